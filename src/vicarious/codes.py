@@ -1,0 +1,176 @@
+"""Similarity of the codes for self and other, and whether a code still tells who moved (DESIGN 4).
+
+All measures are taken at contact, on scenes that neither decoder nor probe was fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score, roc_auc_score
+from torch import Tensor, nn
+
+from . import config, stimuli, world
+from .models.recurrent import mlp
+from .responses import Codes
+from .stimuli import CONTACTS, MOVERS, PHASES
+
+Rows = Iterator[tuple[str, str, float, float]]
+
+STEPS, BATCH, RATE, WEIGHT_DECAY = 1000, 1024, 3e-3, 0.01
+MET = [CONTACTS.index("event"), CONTACTS.index("twin")]
+CONTACT = PHASES.index("contact")
+
+
+def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
+    """Tidy measures of one world model: measure, mover, similarity, value.
+
+    r2: of a decoder fitted to the self; transfer: the same over R2 within self; both also `_matched`; null: transfer
+    of decoders fitted to permuted labels; cosine: of coding axes, over the self's split-half ceiling; cka: debiased linear CKA; auc and
+    p_self: who moved.  Decoder and probe are fitted to scenes of their own, `cfg.fit_scenes`, and judged on the battery.
+    """
+    fitting = _fitting_codes(cfg, model)
+    flat = fitting["self"].flatten(0, -2)
+    mean, scale = flat.mean(0), torch.where(flat.std(0) > 1e-6, flat.std(0), 1.0)
+    at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
+    fitting = {mover: (z - mean) / scale for mover, z in fitting.items()}
+    rows = [*_transfer(cfg, at, fitting), *_axes(cfg, at, fitting), *_cka(at), *_identity(cfg, at, fitting)]
+    return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
+
+
+def _fitting_codes(cfg: config.Codes, model: nn.Module) -> dict[str, Tensor]:
+    """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at looks drawn per scene."""
+    data = cfg.model.data
+    scenes = stimuli.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
+    look, codes = world.look(data.world, data.seed), {}
+    for mover in MOVERS:
+        obs, prev_action = stimuli.present(scenes, mover, None, data.world, look)
+        rows = (len(CONTACTS), len(data.world.ladder), cfg.fit_scenes)
+        keep = torch.arange(len(obs)).view(rows)[MET].flatten()
+        z = torch.cat([model.encode(obs[i], prev_action[i])[:, CONTACT - len(PHASES)] for i in keep.split(1024)])
+        codes[mover] = z.view(len(MET), *rows[1:], -1)
+    return codes
+
+
+def labels(ladder: tuple[float, ...], scenes: int) -> Tensor:
+    """What the decoder must tell [2, K, n]: +v where the item is met, -v in the twin, so that presence is worthless."""
+    v = torch.tensor(ladder)
+    return torch.stack([v, -v])[:, :, None].expand(-1, -1, scenes)
+
+
+def fit(x: Tensor, y: Tensor, cfg: config.Codes, loss: Callable, tag: str, weight: Tensor | None = None) -> nn.Module:
+    """An MLP of the heads' own capacity fitted to x [R, D], y [R], by AdamW with a one-cycle rate.
+
+    weight [R]: how often a row is drawn, uniformly by default.
+    """
+    seed = cfg.model.data.seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(world.generator(seed, f"codes/{tag}").initial_seed())
+        net = mlp(x.shape[-1], *[cfg.width] * cfg.depth, 1)
+    g = world.generator(seed, f"codes/{tag}/batches")
+    weight = torch.ones(len(x)) if weight is None else weight
+    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
+    for _ in range(STEPS):
+        rows = torch.multinomial(weight, BATCH, replacement=True, generator=g)
+        error = loss(net(x[rows]).squeeze(-1), y[rows])
+        optimiser.zero_grad(set_to_none=True)
+        error.backward()
+        optimiser.step()
+        schedule.step()
+    return net.requires_grad_(False)
+
+
+def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = False) -> float:
+    """R2 of a decoder fitted in one condition on codes z [2, K, n, D] and labels y [2, K, n] of another.
+
+    Cross-condition generalisation of Bernardi et al. (2020), for a graded label.  `matched` first subtracts from the
+    predictions their mean over each scene's six variants, so that what the variants share (distractors) cannot count.
+    """
+    guess = fitted(z).squeeze(-1)
+    if matched:
+        guess = guess - guess.mean((0, 1), keepdim=True)
+    return r2_score(y.flatten().numpy(), guess.flatten().numpy())
+
+
+def _transfer(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+    ladder = cfg.model.data.world.ladder
+    x, y = fitting["self"].flatten(0, 2), labels(ladder, cfg.fit_scenes).flatten()
+    test = labels(ladder, cfg.battery.scenes)
+    decoder = fit(x, y, cfg, F.mse_loss, "decoder")
+    within = cross_condition(decoder, at["self", 1.0], test)
+    within_matched = cross_condition(decoder, at["self", 1.0], test, matched=True)
+    for (mover, s), z in at.items():
+        r2, matched = cross_condition(decoder, z, test), cross_condition(decoder, z, test, matched=True)
+        yield "r2", mover, s, r2
+        yield "r2_matched", mover, s, matched
+        yield "transfer", mover, s, r2 / within
+        yield "transfer_matched", mover, s, matched / within_matched
+    g = world.generator(cfg.model.data.seed, "codes/permutation")
+    for i in range(cfg.permutations):
+        null = fit(x, y[torch.randperm(len(y), generator=g)], cfg, F.mse_loss, f"null/{i}")
+        for (mover, s), z in at.items():
+            if mover == "other":
+                yield f"null{i}", mover, s, cross_condition(null, z, test) / within
+
+
+def coding_axis(z: Tensor, y: Tensor) -> Tensor:
+    """Direction [D] along which codes z [..., D] move with labels y [...]: their covariance, unit length."""
+    axis = torch.einsum("...d,...->d", z, y)
+    return axis / axis.norm()
+
+
+def _axes(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+    """Cosine between the self's axis on the fitting scenes and the mover's on the battery, over the self's own."""
+    ladder = cfg.model.data.world.ladder
+    own, y = coding_axis(fitting["self"], labels(ladder, cfg.fit_scenes)), labels(ladder, cfg.battery.scenes)
+    ceiling = float(own @ coding_axis(at["self", 1.0], y))
+    for (mover, s), z in at.items():
+        yield "cosine", mover, s, float(own @ coding_axis(z, y)) / ceiling
+
+
+def debiased_cka(x: Tensor, y: Tensor) -> float:
+    """Linear CKA of x [R, D] and y [R, D'] with the unbiased HSIC estimator (Song et al. 2012, eq. 5)."""
+
+    def hsic(k: Tensor, l: Tensor) -> Tensor:
+        n = len(k)
+        cross = k.sum(0) @ l.sum(0)
+        return (k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * cross
+
+    k, l = (z.double() @ z.double().T for z in (x, y))  # noqa: E741
+    k.fill_diagonal_(0), l.fill_diagonal_(0)
+    return float(hsic(k, l) / (hsic(k, k) * hsic(l, l)).sqrt())
+
+
+def _cka(at: Codes) -> Rows:
+    own = at["self", 1.0].flatten(0, 2)
+    for (mover, s), z in at.items():
+        if mover != "self":
+            yield "cka", mover, s, debiased_cka(own, z.flatten(0, 2))
+
+
+def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+    """AUC of a probe for who met the item, and the calibrated probability that it was the self.
+
+    The probe is fitted to events only (in a twin nobody meets anything), self against others of every look, balanced,
+    and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
+    """
+    own, others = fitting["self"][0].flatten(0, 1), torch.cat([fitting[m][0].flatten(0, 1) for m in MOVERS[1:]])
+    y = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
+    weight = torch.where(y == 1, 1 / len(own), 1 / len(others))
+    probe = fit(torch.cat([own, others]), y, cfg, F.binary_cross_entropy_with_logits, "probe", weight)
+    score = {key: probe(z[0]).squeeze(-1).numpy() for key, z in at.items()}  # [K, n]
+    mine, half = score["self", 1.0], cfg.battery.scenes // 2
+    for (mover, s), theirs in score.items():
+        if mover == "self":
+            continue
+        yield "auc", mover, s, roc_auc_score(np.repeat([1, 0], mine.size), np.r_[mine.ravel(), theirs.ravel()])
+        platt = LogisticRegression(C=1e6).fit(
+            np.r_[mine[:, :half].ravel(), theirs[:, :half].ravel()][:, None], np.repeat([1, 0], mine[:, :half].size)
+        )
+        yield "p_self", mover, s, float(platt.predict_proba(theirs[:, half:].reshape(-1, 1))[:, 1].mean())

@@ -1,0 +1,178 @@
+"""Configuration of every stage, and the address that a configuration gives its result.
+
+An address is the hash of a stage's configuration without defaulted fields, its parent's address, and the
+stage's epoch: an integer raised by hand whenever the arithmetic of that stage changes.  A new field with a
+default therefore orphans no published result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Frozen(BaseModel):
+    """Immutable configuration that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class World(Frozen):
+    """The glass chambers (DESIGN 2): what exists, how it moves and how it is drawn."""
+
+    size: int = Field(3, ge=2, le=6, description="side of a square chamber, in cells")
+    ladder: tuple[float, ...] = Field((-1.0, 0.0, 1.0), description="rewards of the item kinds, ascending")
+    max_items: int = Field(3, ge=1, description="items that a chamber holds at most")
+    respawn: float = Field(0.5, ge=0.0, le=1.0, description="probability per frame and chamber of a new item")
+    appearance: int = Field(4, ge=2, le=16, description="channels of a body's appearance")
+    purpose: float = Field(0.7, ge=0.0, le=1.0, description="share of the self's steps that seek its items")
+    other_purpose: tuple[float, float] = Field((0.3, 0.9), description="range of a purposeful other's purpose")
+    drifters: float = Field(1 / 3, ge=0.0, le=1.0, description="share of episodes whose other is a drifter")
+    eventful: float = Field(0.5, ge=0.0, le=1.0, description="share of episodes with items in the other's chamber")
+    taste: Literal["shared", "opposite", "alien"] = Field("shared", description="what a purposeful other seeks")
+    view: Literal["allocentric", "left", "centred"] = Field("allocentric", description="frame of the observation")
+    noise: float = Field(0.0, ge=0.0, description="standard deviation of the pixel noise")
+
+    @model_validator(mode="after")
+    def _ladder_is_usable(self):
+        if list(self.ladder) != sorted(set(self.ladder)) or len(self.ladder) < 2 or 0.0 not in self.ladder:
+            raise ValueError("ladder must ascend strictly and contain 0, e.g. (-1, 0, 1)")
+        if not 0 <= self.other_purpose[0] <= self.other_purpose[1] <= 1:
+            raise ValueError("other_purpose must be (low, high) with 0 <= low <= high <= 1")
+        if self.max_items > self.size**2 - 3:
+            raise ValueError(f"max_items must leave three cells free: at most {self.size**2 - 3}")
+        return self
+
+
+class Stage(Frozen):
+    """A stage of the pipeline: its configuration, its parent, and its epoch."""
+
+    stage: ClassVar[str]
+    epoch: ClassVar[int]
+
+    @property
+    def parent(self) -> Stage | None:
+        return None
+
+    def own(self) -> dict:
+        """The stage's own fields without defaults and without the parent, as plain JSON."""
+        hidden = {name for name, field in type(self).model_fields.items() if _is_stage(field.annotation)}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+
+    @property
+    def address(self) -> str:
+        """Sixteen hexadecimal digits that name this result."""
+        parent = self.parent.address if self.parent else None
+        text = json.dumps([self.stage, self.epoch, self.own(), parent], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_stage(annotation) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Stage)
+
+
+class Episodes(Stage):
+    """Rollouts of one seed's world under scripted conduct."""
+
+    stage: ClassVar[str] = "episodes"
+    epoch: ClassVar[int] = 1
+    seed: int = Field(ge=0)
+    world: World = World()
+    episodes: int = Field(16384, ge=64)
+    frames: int = Field(20, ge=4)
+
+
+class Model(Stage):
+    """A world model, trained without reward and then frozen."""
+
+    stage: ClassVar[str] = "model"
+    epoch: ClassVar[int] = 1
+    data: Episodes
+    family: str = "recurrent"
+    latent: int = Field(128, ge=2)
+    width: int = Field(256, ge=2)
+    updates: int = Field(3000, ge=1)
+    batch: int = Field(64, ge=1)
+    rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+    @property
+    def parent(self) -> Stage:
+        return self.data
+
+
+class Heads(Stage):
+    """A reward model and a value function over one frozen world model."""
+
+    stage: ClassVar[str] = "heads"
+    epoch: ClassVar[int] = 1
+    model: Model
+    exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
+    kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
+    width: int = Field(128, ge=1, description="hidden units per layer")
+    depth: int = Field(2, ge=1, le=6, description="hidden layers")
+    updates: int = Field(4000, ge=1)
+    batch: int = Field(64, ge=1, description="episodes per update")
+    rate: float = Field(5e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    gamma: float = Field(0.8, gt=0, lt=1)
+    lam: float = Field(0.95, ge=0, le=1)
+
+    @property
+    def parent(self) -> Stage:
+        return self.model
+
+
+class Battery(Stage):
+    """The stimulus battery: scene templates that every agent is shown."""
+
+    stage: ClassVar[str] = "battery"
+    epoch: ClassVar[int] = 1
+    world: World = World()
+    seed: int = 2022
+    scenes: int = Field(256, ge=8)
+    levels: int = Field(11, ge=2)
+    context: int = Field(6, ge=1)
+    gamma: float = Field(0.8, gt=0, lt=1)
+    rollouts: int = Field(256, ge=1)
+
+
+class Responses(Stage):
+    """What one agent answers to the battery."""
+
+    stage: ClassVar[str] = "responses"
+    epoch: ClassVar[int] = 1
+    heads: Heads
+    battery: Battery = Battery()
+
+    @property
+    def parent(self) -> Stage:
+        return self.heads
+
+    def own(self) -> dict:
+        return {"battery": self.battery.address}
+
+
+class Codes(Stage):
+    """Similarity of one world model's codes for self and other, and who-moved identity."""
+
+    stage: ClassVar[str] = "codes"
+    epoch: ClassVar[int] = 1
+    model: Model
+    battery: Battery = Battery()
+    width: int = Field(128, ge=1)
+    depth: int = Field(2, ge=1, le=6)
+    fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
+    permutations: int = Field(2, ge=0)
+
+    @property
+    def parent(self) -> Stage:
+        return self.model
+
+    def own(self) -> dict:
+        return {**self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"}), "battery": self.battery.address}

@@ -1,0 +1,52 @@
+"""The reference world model: encoder -> GRU -> decoder of o_t and predictor of o_{t+1} given a_t."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import config
+from ..world import ACTIONS
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of the given widths with SiLU between them."""
+    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
+    return nn.Sequential(*[m for layer in layers[:-1] for m in (layer, nn.SiLU())], layers[-1])
+
+
+class Recurrent(nn.Module):
+    """z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}.
+
+    Trained by squared error, summed over the F numbers of an observation: reconstruction of o_t from z_t, and
+    prediction of o_{t+1} from z_t and the self's own action a_t (the other's is not known, so that it must be expected).
+    """
+
+    trained = True
+
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
+        actions = len(ACTIONS) + 1
+        self.actions = actions
+        self.encoder = mlp(features, cfg.width, cfg.latent)
+        self.cell = nn.GRU(cfg.latent + actions, cfg.latent, batch_first=True)
+        self.decoder = mlp(cfg.latent, cfg.width, features)
+        self.predictor = mlp(cfg.latent + actions, cfg.width, features)
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
+        action = F.one_hot(prev_action, self.actions).to(obs.dtype)
+        return self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1))[0]
+
+    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+        """Squared errors {reconstruction, prediction}: [B, T], zero in the last frame of prediction."""
+        z = self.encode(obs, prev_action)
+        action = F.one_hot(prev_action[:, 1:], self.actions).to(obs.dtype)
+        guess = self.predictor(torch.cat([z[:, :-1], action], -1))
+        losses = {
+            "reconstruction": (self.decoder(z) - obs).square().sum(-1),
+            "prediction": F.pad((guess - obs[:, 1:]).square().sum(-1), (0, 1)),
+        }
+        assert all(loss.shape == obs.shape[:2] for loss in losses.values())
+        return losses

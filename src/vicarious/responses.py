@@ -1,0 +1,65 @@
+"""What agents answer to the battery: one tidy table of responses, and a few scene-level measures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import config, models, stimuli, world
+from .heads import READOUTS
+from .stimuli import CONTACTS, PHASES
+
+Codes = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
+
+
+def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
+    """(mover, similarity, angle) of every condition: the self, then other and drifter at each level of looks."""
+    yield "self", 1.0, None
+    for mover in ("other", "drifter"):
+        for angle, s in zip(stimuli.angles(levels), stimuli.similarity(stimuli.angles(levels))):
+            yield mover, s, angle
+
+
+def encode(model: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: config.Episodes) -> Codes:
+    """Codes of every condition at approach, contact and after, as a seed's world model gives them."""
+    look, shape = world.look(data.world, data.seed), (len(CONTACTS), len(data.world.ladder), cfg.scenes, len(PHASES))
+    codes = {}
+    for mover, s, angle in conditions(cfg.levels):
+        z = models.encode(model, *stimuli.present(scenes, mover, angle, data.world, look))
+        codes[mover, s] = z[:, -len(PHASES) :].reshape(*shape, -1)
+    return codes
+
+
+@torch.no_grad()
+def respond(heads: nn.Module, codes: Codes, ladder: tuple[float, ...]) -> pd.DataFrame:
+    """The tidy table: readout, mover, similarity, valence, contact, phase -> mean and sd over n_scenes."""
+    return pd.concat([_rows(heads(z), mover, s, ladder) for (mover, s), z in codes.items()], ignore_index=True)
+
+
+def _rows(out: Tensor, mover: str, s: float, ladder: tuple[float, ...]) -> pd.DataFrame:
+    """out [X, K, n, phases, readouts] -> one row per contact, valence, phase and readout."""
+    mean, sd = out.mean(2).double().numpy(), out.std(2).double().numpy()
+    index = pd.MultiIndex.from_product([CONTACTS, ladder, PHASES, READOUTS], names=["contact", "valence", "phase", "readout"])
+    frame = pd.DataFrame({"mean": mean.ravel(), "sd": sd.ravel(), "n_scenes": out.shape[2]}, index=index).reset_index()
+    return frame.assign(mover=mover, similarity=s)
+
+
+def truth(cfg: config.Battery, value: Tensor) -> pd.DataFrame:
+    """The response table of an agent that knows the truth (kappa = 0), self scenes: r exactly, V = V_pi.
+
+    value [X, K, n, phases] from `stimuli.true_values`.
+    """
+    reward = torch.zeros_like(value)
+    reward[CONTACTS.index("event"), :, :, PHASES.index("contact")] = torch.tensor(cfg.world.ladder)[:, None]
+    return _rows(torch.stack([reward, value], -1), "self", 1.0, cfg.world.ladder)
+
+
+@torch.no_grad()
+def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
+    """Correlation over self scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
+    predicted = heads(codes["self", 1.0])[..., READOUTS.index("value")]
+    return float(np.corrcoef(predicted.flatten().double(), value.flatten().double())[0, 1])

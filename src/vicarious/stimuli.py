@@ -1,0 +1,211 @@
+"""The stimulus battery: matched scenes that differ only in who moves, what the item is worth, and whether it is met.
+
+A scene is six frames of ordinary conduct, then a scripted event: `approach` (the item appears), `contact` (the mover
+steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder, so that the same
+template serves every seed and, with roles swapped, self and other alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import config, world
+from .world import State
+
+CONTACTS = ("event", "twin", "averted")
+PHASES = ("approach", "contact", "after")
+MOVERS = ("self", "other", "drifter")
+CANDIDATES = 12  # contexts drawn per scene kept: about one in five leaves the room that a matched set needs
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Templates of n scenes, X = len(CONTACTS), T = context + len(PHASES), roles M (0 = mover).
+
+    pos, actions [mover kinds, n, T, M]; items [mover kinds, X, K, n, T, M, N] ranks + 1; side [n] where the mover's
+    chamber is drawn; angle [n] looks of the other in scenes whose mover is the self.
+    """
+
+    pos: Tensor
+    actions: Tensor
+    items: Tensor
+    side: Tensor
+    angle: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the templates, published with every result."""
+        joined = hashlib.sha256()
+        for name, tensor in sorted(self.tensors().items()):
+            joined.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
+        return joined.hexdigest()
+
+
+def angles(levels: int) -> Tensor:
+    """Looks of the movers, uniform in angle from identical (0) to orthogonal (pi / 2), in radians, [levels]."""
+    return torch.linspace(0, torch.pi / 2, levels, dtype=torch.float64).float()
+
+
+def similarity(angle: Tensor) -> list[float]:
+    """s = cos(angle), rounded so that tables can be joined on it."""
+    return [round(float(a), 4) for a in angle.double().cos().clamp(min=0)]
+
+
+@lru_cache(maxsize=4)
+def make(cfg: config.Battery) -> Scenes:
+    """Draw templates: the same first state and random numbers for every mover, kept only if every variant has room."""
+    count = cfg.scenes * CANDIDATES
+    first = _first(cfg, count)
+    runs = [_context(cfg, first, mover) for mover in MOVERS]
+    good = torch.stack([run["good"] for run in runs]).all(0).nonzero().squeeze(1)
+    if len(good) < cfg.scenes:
+        raise ValueError(f"only {len(good)} of {count} contexts fit this world, {cfg.scenes} wanted: lower max_items")
+    keep = good[: cfg.scenes]
+    script = [_script(cfg, {k: v[keep] for k, v in run.items()}) for run in runs]
+    pos, actions, items = (torch.stack(parts) for parts in zip(*script))
+    return Scenes(pos.to(torch.int8), actions.to(torch.int8), items.to(torch.int8), first.side[keep].to(torch.int8), first.angle[keep])
+
+
+def _first(cfg: config.Battery, count: int) -> State:
+    everywhere = cfg.world.model_copy(update={"eventful": 1.0, "drifters": 0.0})
+    return world.reset(everywhere, count, world.generator(cfg.seed, "battery/first"))
+
+
+def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]:
+    """Ordinary frames up to and with the approach, in role space: pos, actions [B, T, M], items [B, T, M, N], good [B]."""
+    g = world.generator(cfg.seed, "battery/context")
+    worth = world.values(cfg.world)
+    worth = worth if mover == "self" else worth.flip(0)
+    purpose = torch.tensor([0.0 if mover == "drifter" else cfg.world.purpose, cfg.world.purpose])
+    state = replace(state, purpose=purpose.expand(len(state), 2))
+    frames = [(state.pos, torch.full_like(state.pos, -1), state.items)]
+    for t in range(cfg.context):
+        actions = world.conduct(state, cfg.world, g, worth)
+        still = cfg.world if t < cfg.context - 1 else cfg.world.model_copy(update={"respawn": 0.0})
+        state = world.step(state, actions, still, g)
+        frames.append((state.pos, actions, state.items))
+    pos, actions, items = (torch.stack(parts, 1) for parts in zip(*frames))
+    room = (state.items[:, 0] > 0).sum(1) < cfg.world.max_items
+    open_moves = _open_moves(cfg, state.pos, state.items).any(2).all(1)
+    far = _far_cell(cfg, state.pos[:, 0], state.items[:, 0])[1] >= 2
+    return {"pos": pos, "actions": actions, "items": items, "good": room & open_moves & far & (state.contact == 0).all(1)}
+
+
+def _open_moves(cfg: config.Battery, pos: Tensor, items: Tensor) -> Tensor:
+    """Which actions [B, M, A] lead to another cell that holds nothing."""
+    after, _ = world.geometry(cfg.world.size, pos.device)
+    reached = after[pos]
+    return (reached != pos.unsqueeze(2)) & (items.gather(2, reached) == 0)
+
+
+def _far_cell(cfg: config.Battery, pos: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """The empty cell [B] farthest from pos [B], and its distance [B] in cells."""
+    _, apart = world.geometry(cfg.world.size, pos.device)
+    distance = torch.where(items > 0, -1, apart[pos])
+    return distance.argmax(1), distance.max(1).values
+
+
+def _choose(allowed: Tensor, g: torch.Generator) -> Tensor:
+    """A random allowed action [B, M] from allowed [B, M, A]."""
+    return (torch.rand(allowed.shape, generator=g) * allowed + allowed).argmax(2)
+
+
+def _script(cfg: config.Battery, run: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Append contact and after, and lay the item: pos, actions [n, T, M]; items [X, K, n, T, M, N]."""
+    after, _ = world.geometry(cfg.world.size, run["pos"].device)
+    g = world.generator(cfg.seed, "battery/script")
+    here, lying = run["pos"][:, -1], run["items"][:, -1]
+    step = _choose(_open_moves(cfg, here, lying), g)
+    there = after[here].gather(2, step.unsqueeze(2)).squeeze(2)
+    target, n = there[:, 0], torch.arange(len(here))
+    taken = lying.clone()
+    taken[n, 0, target] = 1
+    far, _ = _far_cell(cfg, here[:, 0], taken[:, 0])
+    taken[n, 0, far] = 1
+    leave = _choose(_open_moves(cfg, there, taken), g)
+    gone = after[there].gather(2, leave.unsqueeze(2)).squeeze(2)
+    pos = torch.cat([run["pos"], there[:, None], gone[:, None]], 1)
+    actions = torch.cat([run["actions"], step[:, None], leave[:, None]], 1)
+    kinds = len(cfg.world.ladder)
+    items = torch.cat([run["items"], lying[:, None], lying[:, None]], 1).expand(3, kinds, -1, -1, -1, -1).clone()
+    rank = torch.arange(1, kinds + 1)[:, None]
+    a, c, e = cfg.context, cfg.context + 1, cfg.context + 2  # approach, contact, after
+    items[0, :, n, a, 0, target] = rank
+    items[0, :, n, c, 0, target] = rank
+    items[1, :, n, a, 0, far] = rank
+    items[1, :, n, c, 0, far] = rank
+    items[1, :, n, e, 0, far] = rank
+    items[2, :, n, a, 0, target] = rank
+    return pos, actions, items
+
+
+def instantiate(scenes: Scenes, mover: str, angle: Tensor | None = None) -> tuple[State, Tensor]:
+    """Body-space states and the self's previous actions of one mover's scenes, batched [X * K * n * T].
+
+    angle [] in radians is the other's looks; None keeps each scene's own (self scenes).  Previous actions are
+    [X * K * n, T] in the convention of `Batch.prev_action`.
+    """
+    kind = MOVERS.index(mover)
+    items = scenes.items[kind].long()
+    x, k, n, t, m, cells = items.shape
+    pos = scenes.pos[kind].long().expand(x, k, n, t, m)
+    actions = scenes.actions[kind].long().expand(x, k, n, t, m)
+    side = scenes.side.long()[:, None].expand(x, k, n, t)
+    looks = (scenes.angle if angle is None else angle.expand(n))[:, None].expand(x, k, n, t)
+    if mover != "self":  # the mover is body 1: swap roles, and the self's chamber is the other one
+        items, pos, actions, side = items.flip(-2), pos.flip(-1), actions.flip(-1), 1 - side
+    items, pos, actions = items.reshape(-1, m, cells), pos.reshape(-1, m), actions.reshape(-1, t, m)
+    contact = items.gather(2, pos.unsqueeze(2)).squeeze(2)
+    state = State(
+        side=side.reshape(-1),
+        pos=pos,
+        items=items,
+        contact=contact,
+        angle=looks.reshape(-1),
+        purpose=torch.zeros_like(pos, dtype=torch.float),
+        eventful=torch.ones(len(pos), dtype=torch.bool),
+    )
+    return state, actions[..., 0] + 1
+
+
+def present(scenes: Scenes, mover: str, angle: Tensor | None, cfg: config.World, look: world.Look) -> tuple[Tensor, Tensor]:
+    """What a seed's agent sees: obs [X * K * n, T, F] and prev_action [X * K * n, T]."""
+    state, prev_action = instantiate(scenes, mover, angle)
+    g = world.generator(0, f"battery/noise/{mover}") if cfg.noise else None
+    obs = world.observe(state, cfg, look, g).flatten(1)
+    return obs.view(*prev_action.shape, -1), prev_action
+
+
+def true_values(cfg: config.Battery, scenes: Scenes, quiet: bool = True) -> Tensor:
+    """V_pi [X, K, n, phases] of self scenes by Monte-Carlo rollouts of the simulator, in discounted reward.
+
+    V_pi = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] under scripted conduct, kappa = 0.  Every scene variant is rolled
+    out under the same random numbers; the horizon leaves less than 1e-4 of the weight.
+    """
+    state, _ = instantiate(scenes, "self")
+    x, k, n, t = (*scenes.items.shape[1:4], scenes.items.shape[4])
+    purpose = torch.full_like(state.purpose, cfg.world.purpose)
+    state = replace(state, purpose=purpose)
+    grid = torch.arange(len(state)).view(x * k, n, t)[:, :, -len(PHASES) :]
+    out = torch.stack([_rollout(cfg, state.map(lambda f: f[grid[c].flatten()])) for c in range(x * k)])
+    return out.view(x, k, n, len(PHASES))
+
+
+def _rollout(cfg: config.Battery, start: State) -> Tensor:
+    """Mean discounted return [B] over cfg.rollouts simulated futures of each state."""
+    g = world.generator(cfg.seed, "battery/truth")
+    horizon = int(np.ceil(np.log(1e-4) / np.log(cfg.gamma)))
+    state, total = start.map(lambda f: f.repeat_interleave(cfg.rollouts, 0)), 0.0
+    for k in range(horizon):
+        state = world.step(state, world.conduct(state, cfg.world, g), cfg.world, g)
+        total = total + cfg.gamma**k * world.reward(state.contact, cfg.world)
+    return total.view(len(start), cfg.rollouts).mean(1)

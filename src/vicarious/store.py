@@ -1,0 +1,227 @@
+"""Results with addresses: a local cache `runs/`, and the published subset `data/` that travels with the repository.
+
+A cached result is a folder `runs/<address>/` of Parquet tables, safetensors weights and a JSON manifest with their
+SHA-256; it appears in one rename, whole or not at all.  What is published is checked against its manifest before use.
+A file that does not match is reported and left alone: it is neither used nor trained over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from . import config
+
+
+class CorruptResult(Exception):
+    """A stored result that is missing a file, cannot be read, or does not match its manifest."""
+
+
+@dataclass
+class Result:
+    """One stage's result: tidy tables, weights, and the manifest of how it came about."""
+
+    manifest: dict
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    source: str = "trained"
+
+
+def home() -> Path:
+    """The repository: VICARIOUS_HOME, else the checkout this package is installed from, else the working directory."""
+    if "VICARIOUS_HOME" in os.environ:
+        return Path(os.environ["VICARIOUS_HOME"]).resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@lru_cache
+def commit() -> str:
+    """The code's commit, marked `+` where the package differs from it; `unknown` outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def provenance(device: str = "cpu") -> dict:
+    """Where and with what a result was made: everything that is not part of its address."""
+    return {
+        "commit": commit(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+    }
+
+
+class Store:
+    """Reads published before cached results; writes to the cache, and publishes from it."""
+
+    def __init__(self, runs: Path | None = None, data: Path | None = None):
+        self.runs = Path(runs or os.environ.get("VICARIOUS_RUNS") or home() / "runs")
+        self.data = Path(data or home() / "data")
+
+    @cached_property
+    def published(self) -> dict:
+        """The published manifest {files, results}, every file of it verified."""
+        path = self.data / "manifest.json"
+        if not path.exists():
+            return {"files": {}, "results": {}}
+        manifest = _read_json(path)
+        for name, digest in manifest["files"].items():
+            _verify(self.data / name, digest, path)
+        return manifest
+
+    @cached_property
+    def _tables(self) -> dict[str, dict[str, pd.DataFrame]]:
+        names = [n for n in self.published["files"] if n.endswith(".parquet")]
+        frames = {Path(n).stem: _read_parquet(self.data / n) for n in names}
+        return {
+            name: {a: f.drop(columns="address") for a, f in frame.groupby("address", observed=True)}
+            for name, frame in frames.items()
+        }
+
+    def has(self, address: str, weights: bool = False) -> bool:
+        """Whether a result is at hand; with `weights`, whether it can be computed with and not only read."""
+        if address in self.published["results"] and (not weights or f"weights/{address}.safetensors" in self.published["files"]):
+            return True
+        return (self.runs / address / "manifest.json").exists()
+
+    def read(self, address: str, weights: bool = False) -> Result:
+        """The published result, else the cached one.  Raises KeyError if there is none, CorruptResult if it is damaged."""
+        name = f"weights/{address}.safetensors"
+        if address in self.published["results"] and (not weights or name in self.published["files"]):
+            tables = {k: t[address].reset_index(drop=True) for k, t in self._tables.items() if address in t}
+            tensors = _read_weights(self.data / name) if name in self.published["files"] else {}
+            return Result(self.published["results"][address], tables, tensors, "published")
+        folder = self.runs / address
+        if not (folder / "manifest.json").exists():
+            raise KeyError(address)
+        manifest = _read_json(folder / "manifest.json")
+        for file, digest in manifest["files"].items():
+            _verify(folder / file, digest, folder / "manifest.json")
+        tables = {Path(f).stem: _read_parquet(folder / f) for f in manifest["files"] if f.endswith(".parquet")}
+        tensors = _read_weights(folder / "weights.safetensors") if "weights.safetensors" in manifest["files"] else {}
+        return Result(manifest, tables, tensors, "cached")
+
+    def write(
+        self,
+        cfg: config.Stage,
+        seconds: float,
+        tables: dict[str, pd.DataFrame] | None = None,
+        weights: dict[str, Tensor] | None = None,
+        device: str = "cpu",
+        **notes,
+    ) -> None:
+        """Store a result whole: written beside its place, then renamed; if another process was first, theirs stays."""
+        self.runs.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.runs))
+        try:
+            for name, table in (tables or {}).items():
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+            if weights:
+                tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+                safetensors.torch.save_file(tensors, folder / "weights.safetensors")
+            manifest = {
+                "stage": cfg.stage,
+                "epoch": cfg.epoch,
+                "parent": cfg.parent.address if cfg.parent else None,
+                "config": cfg.model_dump(mode="json"),
+                "seconds": round(seconds, 2),
+                **provenance(device),
+                **notes,
+                "files": {p.name: sha256(p) for p in sorted(folder.iterdir())},
+            }
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+            try:
+                os.rename(folder, self.runs / cfg.address)
+            except OSError:
+                if not (self.runs / cfg.address / "manifest.json").exists():
+                    raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, cells: list[config.Stage], weights: list[config.Stage]) -> dict[str, int]:
+        """Make `data/` hold exactly these results, tables joined by kind, weights one file each.  Returns file sizes."""
+        results = {cfg.address: self.read(cfg.address) for cfg in cells}
+        tensors = {cfg.address: self.read(cfg.address, weights=True).weights for cfg in weights}
+        target = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.data.parent))
+        try:
+            for name in sorted({n for r in results.values() for n in r.tables}):
+                parts = [r.tables[name].assign(address=a) for a, r in results.items() if name in r.tables]
+                frame = pd.concat(parts, ignore_index=True)
+                text = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+                frame.astype(dict.fromkeys(text, "category")).to_parquet(target / f"{name}.parquet", index=False)
+            (target / "weights").mkdir()
+            for address, tensor in tensors.items():
+                safetensors.torch.save_file(tensor, target / "weights" / f"{address}.safetensors")
+            files = sorted(p for p in target.rglob("*") if p.is_file())
+            manifest = {
+                "files": {p.relative_to(target).as_posix(): sha256(p) for p in files},
+                "results": {a: {k: v for k, v in r.manifest.items() if k != "files"} for a, r in results.items()},
+            }
+            (target / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            target.chmod(0o755)
+            old = self.data.with_name(".replaced-data")
+            if self.data.exists():
+                self.data.rename(old)
+            target.rename(self.data)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+        for name in ("published", "_tables"):
+            self.__dict__.pop(name, None)
+        return {p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()}
+
+
+def _verify(path: Path, digest: str, manifest: Path) -> None:
+    if not path.exists():
+        raise CorruptResult(f"{path} is missing although {manifest} lists it; restore it or delete the result's folder")
+    if sha256(path) != digest:
+        raise CorruptResult(f"{path} does not match the SHA-256 in {manifest}; restore it (git checkout) or delete it")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CorruptResult(f"{path} cannot be read ({type(error).__name__}); restore it or delete its folder") from None
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        raise CorruptResult(f"{path} is not a manifest; restore it or delete its folder")
+    return content
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:
+        raise CorruptResult(f"{path} cannot be read ({type(error).__name__})") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:
+        raise CorruptResult(f"{path} cannot be read ({type(error).__name__})") from None

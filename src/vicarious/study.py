@@ -1,0 +1,279 @@
+"""Which agents a study needs, and the one way to get a result: published, else cached, else trained now."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from . import codes, config, episodes, heads, models, responses, stimuli
+from .store import Result, Store
+
+FAMILIES = ("recurrent", "pixels", "untrained")
+EXPOSURES = (0.0, 0.1, 1.0)
+WEIGHTS = 5  # seeds whose weights are published
+EXPECTED = {"battery": 60.0, "model": 100.0, "codes": 25.0, "heads": 30.0, "responses": 1.0}  # seconds on one core
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of a study.  `quick` is the same code, too small to promise competence."""
+
+    seeds: int
+    data: dict
+    model: dict
+    heads: dict
+    codes: dict
+    battery: dict
+
+
+PROFILES = {
+    "paper": Profile(20, {}, {}, {}, {}, {}),
+    "quick": Profile(3, {"episodes": 4096}, {"updates": 600}, {"updates": 600}, {"fit_scenes": 1024}, {"scenes": 64, "rollouts": 64}),
+}
+
+
+def reference(
+    profile: str = "paper",
+    seeds: int | None = None,
+    families: tuple[str, ...] = FAMILIES,
+    exposures: tuple[float, ...] = EXPOSURES,
+    model: dict | None = None,
+    heads: dict | None = None,
+) -> list[config.Stage]:
+    """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery."""
+    sizes = PROFILES[profile]
+    battery = config.Battery(**sizes.battery)
+    cells: list[config.Stage] = [battery]
+    for seed in range(sizes.seeds if seeds is None else seeds):
+        for family in families:
+            data = config.Episodes(seed=seed, **sizes.data)
+            world_model = config.Model(data=data, family=family, **{**sizes.model, **(model or {})})
+            for p in exposures:
+                head = config.Heads(model=world_model, exposure=p, **{**sizes.heads, **(heads or {})})
+                cells.append(config.Responses(heads=head, battery=battery))
+            cells.append(config.Codes(model=world_model, battery=battery, **sizes.codes))
+    return cells
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is CUDA where there is one.  Raises ValueError where CUDA is asked for and absent."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    return device
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Arithmetic on one thread, so that a CPU result depends on no thread count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Agent:
+    """All stages of one world model, each read or computed when first asked for, each stored as soon as it is whole."""
+
+    def __init__(self, cfg: config.Model, store: Store, device: str = "cpu", quiet: bool = True):
+        self.cfg, self.store, self.device, self.quiet = cfg, store, device, quiet
+
+    @cached_property
+    def episodes(self) -> episodes.Batch:
+        data = episodes.collect(self.cfg.data)
+        return episodes.Batch(**{k: getattr(data, k).to(self.device) for k in data.__dataclass_fields__})
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        if self.store.has(self.cfg.address, weights=True):
+            model = models.build(self.cfg)
+            model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
+            return model.requires_grad_(False).eval()
+        data, start = self.episodes, time.perf_counter()
+        model, held_out = models.train(self.cfg, data, self.quiet)
+        table = pd.DataFrame([(f"{k}_loss", "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
+        seconds = time.perf_counter() - start
+        self.store.write(self.cfg, seconds, {"measures": table}, model.state_dict(), self.device)
+        return model.cpu()
+
+    @cached_property
+    def latents(self) -> torch.Tensor:
+        return models.encode(self.model.to(self.device), self.episodes.obs, self.episodes.prev_action)
+
+    def heads(self, cfg: config.Heads) -> heads.Heads:
+        if self.store.has(cfg.address, weights=True):
+            weights = self.store.read(cfg.address, weights=True).weights
+            head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
+            head.load_state_dict(weights)
+            return head.requires_grad_(False).eval()
+        z, start = self.latents, time.perf_counter()
+        head, held_out = heads.train(cfg, z, self.episodes, self.quiet)
+        table = pd.DataFrame([(k, "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
+        self.store.write(cfg, time.perf_counter() - start, {"measures": table}, head.state_dict(), self.device)
+        return head.cpu()
+
+    def scenes(self, battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
+        """Templates and V_pi of the battery: stored, so that every agent is shown the very same."""
+        if not self.store.has(battery.address, weights=True):
+            make_battery(battery, self.store)
+        return battery_of(self.store.read(battery.address, weights=True))
+
+    def shown(self, battery: config.Battery) -> responses.Codes:
+        if getattr(self, "_shown", (None,))[0] != battery:
+            codes_of = responses.encode(self.model.cpu(), battery, self.scenes(battery)[0], self.cfg.data)
+            self._shown = battery, codes_of
+        return self._shown[1]
+
+    def fill(self, cell: config.Stage) -> None:
+        """Compute and store one cell unless it is there."""
+        if self.store.has(cell.address):
+            return
+        if isinstance(cell, config.Codes):
+            shown, start = self.shown(cell.battery), time.perf_counter()
+            tables = {"measures": codes.measure(cell, self.model, shown)}
+        else:
+            head, shown, start = self.heads(cell.heads), self.shown(cell.battery), time.perf_counter()
+            table = responses.respond(head, shown, self.cfg.data.world.ladder).assign(step=cell.heads.updates)
+            value = responses.value_agreement(head, shown, self.scenes(cell.battery)[1])
+            held_out = self.store.read(cell.heads.address).tables["measures"]
+            measures = pd.concat([held_out, pd.DataFrame([("value_r", "self", 1.0, value)], columns=MEASURE)])
+            tables = {"responses": table, "measures": measures.reset_index(drop=True)}
+        digest = self.scenes(cell.battery)[0].digest
+        self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=digest)
+
+
+MEASURE = ["measure", "mover", "similarity", "value"]
+
+
+def make_battery(battery: config.Battery, store: Store) -> None:
+    """Draw the templates, roll out their true values, and store both."""
+    start, scenes = time.perf_counter(), stimuli.make(battery)
+    value = stimuli.true_values(battery, scenes)
+    table = responses.truth(battery, value).assign(step=0)
+    weights = {**scenes.tensors(), "value": value}
+    store.write(battery, time.perf_counter() - start, {"responses": table}, weights, battery=scenes.digest)
+
+
+def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
+    tensors = dict(result.weights)
+    value = tensors.pop("value")
+    return stimuli.Scenes(**tensors), value
+
+
+def model_of(cell: config.Stage) -> config.Model | None:
+    """The world model that a cell stands on; None for the battery."""
+    if isinstance(cell, config.Battery):
+        return None
+    return cell.heads.model if isinstance(cell, config.Responses) else cell.model
+
+
+def _work(model: config.Model, cells: list[config.Stage], runs: Path, data: Path, device: str) -> None:
+    """One process's job: all missing cells of one world model."""
+    with one_thread():
+        agent = Agent(model, Store(runs, data), device)
+        for cell in cells:
+            agent.fill(cell)
+
+
+def missing(cells: list[config.Stage], store: Store) -> list[config.Stage]:
+    return [cell for cell in cells if not store.has(cell.address)]
+
+
+def fill(
+    cells: list[config.Stage],
+    store: Store,
+    workers: int = 1,
+    device: str = "auto",
+    executor: Executor | None = None,
+) -> int:
+    """Compute every cell that is neither published nor cached; returns how many there were.
+
+    One job per world model, on `executor` or on `workers` processes of one thread each (0: in this process).
+    Each result is stored the moment it is whole, so that a stopped study resumes where it was.
+    """
+    todo, device = missing(cells, store), resolve_device(device)
+    batteries = {c.battery.address: c.battery for c in todo if not isinstance(c, config.Battery)}
+    batteries |= {c.address: c for c in todo if isinstance(c, config.Battery)}
+    need = [b for a, b in batteries.items() if not store.has(a, weights=True)]
+    jobs: dict[config.Model, list[config.Stage]] = {}
+    for cell in todo:
+        if (model := model_of(cell)) is not None:
+            jobs.setdefault(model, []).append(cell)
+    steps = _steps(todo, store) | {b.address: EXPECTED["battery"] for b in need}
+    if not steps:
+        return 0
+    # The bar counts expected core-seconds, so that its time left is worth reading.
+    bar = tqdm(total=round(sum(steps.values())), desc=f"{len(steps)} results missing", unit="s", disable=None)
+    with bar:
+        with one_thread():
+            for battery in need:
+                make_battery(battery, store)
+                bar.update(steps.pop(battery.address))
+        if workers == 0 and executor is None:
+            for model, group in jobs.items():
+                _work(model, group, store.runs, store.data, device)
+                _advance(bar, steps, store)
+            return len(todo)
+        pool = executor or ProcessPoolExecutor(min(workers, max(1, len(jobs))), mp_context=get_context("spawn"))
+        try:
+            futures = {pool.submit(_work, m, group, store.runs, store.data, device) for m, group in jobs.items()}
+            while futures:
+                done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
+                _advance(bar, steps, store)
+                for future in done:
+                    future.result()
+        finally:
+            if executor is None:
+                pool.shutdown(wait=True, cancel_futures=True)
+    return len(todo)
+
+
+def _steps(todo: list[config.Stage], store: Store) -> dict[str, float]:
+    """Expected core-seconds of every result still to be made, world models and heads included."""
+    steps: dict[str, float] = {}
+    for cell in todo:
+        model = model_of(cell)
+        for stage in (model, getattr(cell, "heads", None), cell):
+            if stage is not None and not store.has(stage.address, weights=stage is not cell):
+                trained = not isinstance(stage, config.Model) or models.FAMILIES[stage.family].trained
+                size = getattr(stage, "updates", None)
+                full = type(stage).model_fields["updates"].default if size else 1
+                steps[stage.address] = EXPECTED[stage.stage] * (size / full if size else 1) if trained else 1.0
+    return steps
+
+
+def _advance(bar: tqdm, steps: dict[str, float], store: Store) -> None:
+    for address in [a for a in steps if store.has(a)]:
+        bar.update(round(steps.pop(address)))
+
+
+def agent_columns(cell: config.Stage) -> dict:
+    """What tells agents apart in a table: seed, family, exposure, kappa."""
+    model = model_of(cell)
+    if model is None:
+        return {"seed": -1, "family": "truth", "exposure": 0.0, "kappa": 0.0}
+    head = getattr(cell, "heads", None)
+    own = {"exposure": head.exposure, "kappa": head.kappa} if head else {}
+    return {"seed": model.data.seed, "family": model.family, **own}
+
+
+def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame:
+    """One tidy table over cells that are at hand, with the columns of `agent_columns`."""
+    parts = []
+    for cell in cells:
+        result = store.read(cell.address)
+        if table in result.tables:
+            parts.append(result.tables[table].assign(**agent_columns(cell)))
+    return pd.concat(parts, ignore_index=True)
