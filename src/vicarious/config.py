@@ -68,8 +68,12 @@ class Stage(Frozen):
     def address(self) -> str:
         """Sixteen hexadecimal digits that name this result."""
         parent = self.parent.address if self.parent else None
-        text = json.dumps([self.stage, self.epoch, self.own(), parent], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest([self.stage, self.epoch, self.own(), parent])
+
+
+def digest(content) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_stage(annotation) -> bool:

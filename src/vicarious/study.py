@@ -277,3 +277,30 @@ def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame:
         if table in result.tables:
             parts.append(result.tables[table].assign(**agent_columns(cell)))
     return pd.concat(parts, ignore_index=True)
+
+
+def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:
+    """The cells of those seeds that are complete, with the battery; nothing where there is no battery."""
+    by_seed: dict[int, list[config.Stage]] = {}
+    for cell in cells:
+        by_seed.setdefault(agent_columns(cell)["seed"], []).append(cell)
+    whole = {seed: group for seed, group in by_seed.items() if not missing(group, store)}
+    return [cell for group in whole.values() for cell in group] if -1 in whole and len(whole) > 1 else []
+
+
+def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[config.Stage]]:
+    """What is published of a study: every stage's tables, and the weights of the battery and the first agents."""
+    stages: dict[str, config.Stage] = {}
+    weights: dict[str, config.Stage] = {}
+    for cell in cells:
+        model, head = model_of(cell), getattr(cell, "heads", None)
+        if isinstance(model, config.Model) and models.FAMILIES[model.family].trained:
+            stages[model.address] = model
+            if model.data.seed < WEIGHTS:
+                weights |= {s.address: s for s in (model, head) if s is not None}
+        if head is not None:
+            stages[head.address] = head
+        stages[cell.address] = cell
+        if isinstance(cell, config.Battery):
+            weights[cell.address] = cell
+    return list(stages.values()), list(weights.values())

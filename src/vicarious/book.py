@@ -1,0 +1,142 @@
+"""Rendering the paper: stage its files, execute chapters with papermill, build the pages with jupyter-book."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from . import chapters, store
+
+KEEP_METADATA = {"kernelspec", "language_info"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1735689600", "TQDM_DISABLE": "1"}
+
+
+class ChapterFailed(Exception):
+    """A chapter stopped at an error: names the chapter, the cell and the error."""
+
+
+class BuildFailed(Exception):
+    """jupyter-book reported a warning or an error."""
+
+
+def stage(out: Path, banner: str | None) -> Path:
+    """Copy the book's sources into `out/source`; a banner is shown on top of every page.  Returns that folder."""
+    root, source = store.home(), out / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
+    shutil.copy(root / "_toc.yml", source)
+    settings = yaml.safe_load((root / "_config.yml").read_text())
+    if banner:
+        settings["sphinx"]["config"].setdefault("html_theme_options", {})["announcement"] = banner
+    (source / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    return source
+
+
+def execute(notebook: Path, parameters: dict) -> None:
+    """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    if strange := set(parameters) - set(known):
+        raise chapters.BadParameter(f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}")
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT | {"VICARIOUS_HOME": str(store.home())})
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(notebook), parameters, progress_bar=False, cwd=str(notebook.parent), kernel_name="python3"
+        )
+    except papermill.PapermillExecutionError as error:
+        raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    normalise(notebook)
+
+
+def normalise(notebook: Path) -> None:
+    """Make a notebook depend on its sources alone: no timings, no run metadata, cell ids by position."""
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata = {k: v for k, v in content.metadata.items() if k in KEEP_METADATA}
+    content.metadata.get("language_info", {}).pop("version", None)
+    for index, cell in enumerate(content.cells):
+        cell.id = f"cell-{index:02d}"
+        kept = {k: v for k, v in cell.metadata.items() if k in {"tags", "mystnb"} and v}
+        cell.metadata = nbformat.from_dict(kept)
+        for output in cell.get("outputs", []):
+            output.metadata = {k: v for k, v in output.get("metadata", {}).items() if k == "scrapbook"}
+    nbformat.write(content, notebook)
+
+
+def build(source: Path, out: Path) -> Path:
+    """HTML from staged sources, warnings as errors.  Returns the index.  Raises BuildFailed with the tool's last lines."""
+    work = out / ".jupyter-book"
+    shutil.rmtree(work, ignore_errors=True)
+    command = [sys.executable, "-m", "jupyter_book", "build", "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run([*command, "--path-output", str(work), str(source)], capture_output=True, text=True, env=os.environ | ENVIRONMENT)
+    if done.returncode:
+        log = out / "build.log"
+        log.write_text(done.stdout + done.stderr)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BuildFailed("\n".join([*lines[:20], f"jupyter-book stopped; its whole output is in {log}"]))
+    shutil.rmtree(out / "html", ignore_errors=True)
+    shutil.move(work / "_build" / "html", out / "html")
+    shutil.rmtree(work, ignore_errors=True)
+    return out / "html" / "index.html"
+
+
+def render(
+    out: Path,
+    only: list[str] | None = None,
+    given: dict[str, str] | None = None,
+    in_place: bool = False,
+    workers: int = 2,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Render the paper into `out`; returns the path of its index.
+
+    only: chapters to execute anew (all by default; the rest keep their stored outputs).  given: parameters as text,
+    each for every executed chapter that has it.  in_place: execute the repository's own notebooks.  Everything is
+    validated before anything runs: BadParameter.
+    """
+    given, names = given or {}, only or list(chapters.CHAPTERS)
+    parameters = _parameters(names, given)
+    banner = _banner(names, parameters, given) if given else None
+    where = store.home() if in_place else stage(out, banner)
+    for number, (name, values) in enumerate(parameters.items(), 1):
+        say(f"[{number}/{len(parameters)}] {name}")
+        chapters.Source(values, workers=workers)
+        changed = values.model_dump(exclude_defaults=True)
+        execute(where / "book" / f"{name}.ipynb", changed)
+    if in_place:
+        where = stage(out, banner)
+    say("building pages")
+    return build(where, out)
+
+
+def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.Parameters]:
+    """Validated parameters of each chapter; every given name must fit at least one of them."""
+    have = {name: set(chapters.find(name).model_fields) for name in names}
+    at_hand = store.Store()
+    for key in given:
+        if not any(key in fields for fields in have.values()):
+            chapters.validate(names[0] if len(names) == 1 else max(have, key=lambda n: len(have[n])), {key: given[key]})
+    return {
+        name: chapters.with_default_seeds(name, {k: v for k, v in given.items() if k in have[name]}, at_hand) for name in names
+    }
+
+
+def _banner(names: list[str], parameters: dict[str, chapters.Parameters], given: dict[str, str]) -> str:
+    parts = []
+    for name in names:
+        changed = parameters[name].model_dump(exclude_defaults=True)
+        if changed:
+            parts.append(f"{name} with " + ", ".join(f"{k} = {v}" for k, v in changed.items()))
+    return "This is a variant of the paper: " + ("; ".join(parts) or "default parameters, executed anew") + ". All else is as published."

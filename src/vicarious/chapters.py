@@ -1,0 +1,166 @@
+"""The parameters of every chapter, the cells it needs, and what a chapter says about where its numbers come from."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from typing import ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from . import config, study
+from .predictions import Evidence
+from .store import Store
+
+
+class Parameters(config.Frozen):
+    """What any chapter takes."""
+
+    controls: ClassVar[tuple[str, ...]] = ("recurrent",)
+
+    profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
+    seeds: int = Field(20, ge=1, le=1000, description="number of independently trained agents")
+
+    def exposures(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    def heads(self) -> dict:
+        return {}
+
+    def cells(self) -> list[config.Stage]:
+        """Everything the chapter reads."""
+        return study.reference(self.profile, self.seeds, self.controls, self.exposures(), heads=self.heads())
+
+
+class Apparatus(Parameters):
+    seed: int = Field(0, ge=0, le=999, description="the agent in the pictures")
+    similarity: float = Field(0.5, ge=0, le=1, description="looks of the other in the pictures, cos(angle) to the self")
+
+    def exposures(self) -> tuple[float, ...]:
+        return study.EXPOSURES
+
+    def cells(self) -> list[config.Stage]:
+        more = study.reference(self.profile, self.seed + 1, self.controls, (0.0,))
+        pictured = [c for c in more if getattr(study.model_of(c), "data", None) and study.model_of(c).data.seed == self.seed]
+        return super().cells() + [c for c in pictured if c not in super(Apparatus, self).cells()]
+
+
+class Similarity(Parameters):
+    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
+
+    similarity: float = Field(0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)")
+
+
+class Misgeneralisation(Parameters):
+    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
+
+    similarity: float = Field(0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)")
+    exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
+    head_width: int = Field(128, ge=1, le=4096, description="hidden units per layer of the heads")
+    head_depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
+
+    def exposures(self) -> tuple[float, ...]:
+        return tuple(sorted({*study.EXPOSURES, self.exposure}))
+
+    def heads(self) -> dict:
+        return {"width": self.head_width, "depth": self.head_depth}
+
+
+class Verdicts(Parameters):
+    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
+
+
+CHAPTERS: dict[str, type[Parameters]] = {
+    "01-apparatus": Apparatus,
+    "03-similarity": Similarity,
+    "04-misgeneralisation": Misgeneralisation,
+    "verdicts": Verdicts,
+}
+
+
+class BadParameter(ValueError):
+    """A chapter, a parameter's name or a parameter's value that does not exist or does not fit."""
+
+
+def find(chapter: str) -> type[Parameters]:
+    """The parameter model of a chapter.  Raises BadParameter naming the nearest one."""
+    if chapter not in CHAPTERS:
+        raise BadParameter(_unknown("chapter", chapter, list(CHAPTERS)))
+    return CHAPTERS[chapter]
+
+
+def validate(chapter: str, given: dict[str, str]) -> Parameters:
+    """Parameters from text, checked against the chapter's model.  Raises BadParameter in one line."""
+    model = find(chapter)
+    for name in given:
+        if name not in model.model_fields:
+            raise BadParameter(_unknown(f"parameter of {chapter}", name, list(model.model_fields)))
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        value, help_text = given.get(name), model.model_fields[name].description
+        valid = "; ".join(f"{k} ({describe(model, k)})" for k in model.model_fields)
+        raise BadParameter(f"{name}={value}: {first['msg']} ({help_text}). Parameters of {chapter}: {valid}") from None
+
+
+def describe(model: type[Parameters], name: str) -> str:
+    """Type, range and default of one parameter in a few words."""
+    schema = model.model_json_schema()["properties"][name]
+    kind = " or ".join(schema["enum"]) if "enum" in schema else schema["type"]
+    bounds = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    return ", ".join([" ".join([kind, *bounds]), f"default {schema['default']}"])
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.0)
+    return f"unknown {what}: {name!r}; did you mean {near[0]!r}? There are: {', '.join(known)}"
+
+
+def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Parameters:
+    """As `validate`; where the cells are not all published and `seeds` is not given, the seeds with published weights."""
+    parameters = validate(chapter, given)
+    if "seeds" in given or parameters.profile != "paper":
+        return parameters
+    published = store.published["results"]
+    if all(cell.address in published for cell in parameters.cells()):
+        return parameters
+    return parameters.model_copy(update={"seeds": min(parameters.seeds, study.WEIGHTS)})
+
+
+def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
+    """Evidence from cells that are at hand."""
+    return Evidence.of(study.load(cells, store, "responses"), study.load(cells, store, "measures"), **where)
+
+
+class Source:
+    """A chapter's cells, made available: published, cached, or trained now."""
+
+    def __init__(self, parameters: Parameters, store: Store | None = None, workers: int = 0):
+        self.parameters, self.store, self.cells = parameters, store or Store(), parameters.cells()
+        self.trained = study.missing(self.cells, self.store)
+        study.fill(self.cells, self.store, workers=workers)
+
+    def evidence(self) -> Evidence:
+        """Tables of every cell, ready for metrics and verdicts where the parameters say."""
+        where = {"s": "similarity", "exposure": "exposure"}
+        given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
+        return evidence(self.cells, self.store, **given)
+
+    def provenance(self) -> str:
+        """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
+        results = [self.store.read(c.address) for c in self.cells]
+        fresh = {c.address for c in self.trained}
+        how = Counter("trained now" if c.address in fresh else r.source for c, r in zip(self.cells, results, strict=True))
+        parents = {r.manifest["parent"] for r in results if r.manifest["parent"]}
+        known = [self.store.read(a).manifest for a in parents if self.store.has(a)]
+        seconds = sum(m["seconds"] for m in [*known, *(r.manifest for r in results)])
+        digest = config.digest([c.address for c in self.cells])
+        commits = ", ".join(sorted({r.manifest["commit"] for r in results}))
+        devices = ", ".join(sorted({r.manifest["device"] for r in results}))
+        parts = ", ".join(f"{count} {word}" for word, count in sorted(how.items()))
+        return (
+            f"configuration {digest} · commit {commits} · {self.parameters.seeds} seeds · {devices} · "
+            f"{seconds:,.0f} s of training and testing · {parts}"
+        )

@@ -1,0 +1,183 @@
+"""The `vicarious` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
+
+_profile = click.option(
+    "--profile",
+    type=click.Choice(["paper", "quick"]),
+    default="paper",
+    show_default=True,
+    help="paper: the published sizes; quick: everything small, no competence promised.",
+)
+_seeds = click.option("--seeds", type=click.IntRange(1, 1000), help="Number of agents; the profile's own by default.")
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=os.cpu_count() or 1,
+    show_default="one per core",
+    help="Processes of one thread each; 0 trains in this process.",
+)
+
+
+def one_line_errors(command: Callable) -> Callable:
+    """Expected failures end in one line on standard error: exit 2 for bad input, 1 for anything found broken."""
+
+    @wraps(command)
+    def wrapped(*args, **kwargs):
+        from . import book, store
+
+        try:
+            return command(*args, **kwargs)
+        except ValueError as error:
+            code, text = 2, error
+        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed, OSError) as error:
+            code, text = 1, error
+        except KeyboardInterrupt:
+            code, text = 130, "stopped; what was finished is stored, the same command goes on from there"
+        click.echo(f"vicarious: {text}", err=True)
+        sys.exit(code)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="vicarious")
+def app() -> None:
+    """Is empathy a natural consequence of learnt reward models?
+
+    Train the agents, read what they answer to the battery, render the paper.
+    """
+
+
+@app.command()
+@_profile
+@_seeds
+@_workers
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one.")
+@one_line_errors
+def study(profile: str, seeds: int | None, workers: int, device: str) -> None:
+    """Train what is missing of the reference study.
+
+    Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
+    whole: stop it at any time, the same command resumes.
+    """
+    from . import study as lab
+    from .store import Store
+
+    store, cells, start = Store(), lab.reference(profile, seeds), time.perf_counter()
+    count = lab.fill(cells, store, workers, device)
+    click.echo(f"{len(cells)} cells at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
+
+
+@app.command()
+@_seeds
+@one_line_errors
+def publish(seeds: int | None) -> None:
+    """Write data/: the reference study's tables and manifest, and the weights of its first five agents."""
+    from . import study as lab
+    from .store import Store
+
+    store, cells = Store(), lab.reference("paper", seeds)
+    if todo := lab.missing(cells, store):
+        raise ValueError(f"{len(todo)} of {len(cells)} cells are missing: run `vicarious study` first")
+    for name, size in store.publish(*lab.publication(cells)).items():
+        click.echo(f"{size / 1e6:8.2f} MB  {name}")
+
+
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
+@_profile
+@_seeds
+@one_line_errors
+def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
+    """Every preregistered prediction with estimate, interval, gate and verdict, from results at hand."""
+    from . import chapters, predictions
+    from . import study as lab
+    from .store import Store
+
+    store = Store()
+    cells = lab.at_hand(lab.reference(profile, seeds), store)
+    table = predictions.verdicts(chapters.evidence(cells, store) if cells else None)
+    if as_json:
+        click.echo(json.dumps(predictions.as_json(table), indent=1))
+        return
+    Console(width=None if sys.stdout.isatty() else 160).print(_verdict_table(table, profile))
+    if not cells:
+        click.echo(f"no results at hand: run `vicarious study --profile {profile}`")
+
+
+def _verdict_table(table, profile: str) -> Table:
+    shown = Table(title=f"Predictions ({profile}), 95% intervals over agents", title_justify="left")
+    for column in ("id", "claim", "estimate", "interval", "n", "verdict", "note"):
+        shown.add_column(column, justify="right" if column in {"estimate", "n"} else "left")
+    for row in table.to_dict("records"):
+        live = row["verdict"] != "pending" and row["n"]
+        shown.add_row(
+            row["id"],
+            row["claim"],
+            f"{row['estimate']:.3f}" if live else "",
+            f"{row['ci_low']:.3f} to {row['ci_high']:.3f}" if live else "",
+            str(row["n"]) if live else "",
+            f"[{COLOUR[row['verdict']]}]{row['verdict']}[/]" + (" (provisional)" if live and row["provisional"] else ""),
+            row["note"],
+        )
+    return shown
+
+
+@app.command()
+@click.option("--only", multiple=True, metavar="CHAPTER", help="Chapter to execute anew, e.g. 04-misgeneralisation; repeatable.")
+@click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="A chapter parameter; repeatable.")
+@click.option("--parameters", "list_parameters", is_flag=True, help="List every chapter's parameters and stop.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to render into.  [default: _build, with -p _build/variant]")
+@click.option("--in-place", is_flag=True, help="Execute the repository's own notebooks (for authors).")
+@_workers
+@one_line_errors
+def book(
+    only: tuple[str, ...],
+    parameter: tuple[tuple[str, str], ...],
+    list_parameters: bool,
+    out: Path | None,
+    in_place: bool,
+    workers: int,
+) -> None:
+    """Execute chapters with papermill and render the paper.
+
+    The book is staged into the output folder, so the repository stays as it is.  With -p the result is a variant: the
+    chosen chapters are executed with those values, training what is missing, the others keep their stored outputs,
+    and a banner says what differs.  For example
+
+        vicarious book --only 04-misgeneralisation -p similarity 0.7 -p seeds 2 --out variant
+    """
+    from . import book as press
+    from . import chapters, store
+
+    if list_parameters:
+        for chapter, model in chapters.CHAPTERS.items():
+            click.echo(chapter)
+            for name, field in model.model_fields.items():
+                click.echo(f"  {name:12} {field.description} ({chapters.describe(model, name)})")
+        return
+    given = dict(parameter)
+    if in_place and given:
+        raise ValueError("--in-place renders the published parameters; leave out -p")
+    target = (out or store.home() / "_build" / ("variant" if given or only else "paper")).resolve()
+    index = press.render(target, list(only), given, in_place, workers, click.echo)
+    click.echo(f"the paper is at {index}")
+
+
+if __name__ == "__main__":
+    app()

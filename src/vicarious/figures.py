@@ -1,0 +1,222 @@
+"""Figures of the paper: scenes, filmstrips, and curves over agents.  One colour per mover and control, everywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Polygon, Rectangle
+
+from . import metrics
+from .predictions import Evidence
+from .world import State
+
+COLOURS = {
+    "self": "#1f6fb4",
+    "other": "#d9622b",
+    "drifter": "#5b8c5a",
+    "recurrent": "#d9622b",
+    "pixels": "#6f6f6f",
+    "untrained": "#b0b0b0",
+}
+NAMES = {"recurrent": "world model", "pixels": "pixels (control)", "untrained": "untrained (control)"}
+STYLES = {"recurrent": "-", "pixels": "--", "untrained": ":"}
+ITEMS = {1.0: "#2a9d4a", 0.5: "#8cc99a", 0.0: "#c9a227", -0.5: "#d98a8a", -1.0: "#b3262e"}
+
+
+def style() -> None:
+    """The paper's look; call once per chapter."""
+    sns.set_theme(style="ticks", context="notebook", font="DejaVu Sans")
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "axes.titlesize": "medium",
+            "svg.hashsalt": "vicarious",
+        }
+    )
+
+
+def blend(angle: float, drifter: bool = False) -> tuple:
+    """Colour of a body whose looks are `angle` radians away from the self's."""
+    near, far = (np.array(plt.matplotlib.colors.to_rgb(c)) for c in (COLOURS["self"], COLOURS["drifter" if drifter else "other"]))
+    return tuple(near + (far - near) * min(1.0, angle / (np.pi / 2)))
+
+
+def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, drifter: bool = False) -> None:
+    """One frame of both chambers as a picture: bodies are discs, items triangles, glass a grey wall."""
+    size = round(state.items.shape[2] ** 0.5)
+    side = int(state.side[index])
+    for column in range(2 * size + 1):
+        for row in range(size):
+            wall = column == size
+            ax.add_patch(
+                Rectangle((column, row), 1, 1, fc="#c8d4dc" if wall else "#fafafa", ec="#c8d4dc" if wall else "#d8d8d8", lw=0.6)
+            )
+    for body in range(2):
+        offset = (size + 1) * (side ^ body)
+        for cell, kind in enumerate(state.items[index, body].tolist()):
+            if kind:
+                _item(ax, cell % size + offset, cell // size, ladder[kind - 1])
+        cell = int(state.pos[index, body])
+        colour = blend(float(state.angle[index]), drifter) if body else COLOURS["self"]
+        ax.add_patch(Circle((cell % size + offset + 0.5, cell // size + 0.5), 0.32, fc=colour, ec="black", lw=0.8, zorder=2))
+        label = ("D" if drifter else "O") if body else "S"
+        ax.text(cell % size + offset + 0.5, cell // size + 0.5, label, ha="center", va="center", color="white", size=8, zorder=4, weight="bold")
+    ax.set(xlim=(-0.05, 2 * size + 1.05), ylim=(size + 0.05, -0.05), aspect="equal")
+    ax.axis("off")
+
+
+def _item(ax: Axes, x: float, y: float, valence: float) -> None:
+    """An item on its cell's floor: a triangle up if good, down if bad, a square if worthless."""
+    colour = ITEMS.get(valence, "#888888")
+    if valence == 0:
+        ax.add_patch(Rectangle((x + 0.62, y + 0.62), 0.3, 0.3, fc=colour, ec="black", lw=0.6, zorder=3))
+        return
+    top, bottom = (0.58, 0.94) if valence > 0 else (0.94, 0.58)
+    points = [(x + 0.77, y + top), (x + 0.59, y + bottom), (x + 0.95, y + bottom)]
+    ax.add_patch(Polygon(points, fc=colour, ec="black", lw=0.6, zorder=3))
+
+
+def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
+    """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
+    size = round(states[0].items.shape[2] ** 0.5)
+    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout=None)
+    fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)
+
+    def draw(frame: int) -> list:
+        ax.clear()
+        scene(ax, states[frame], ladder)
+        ax.set_title(captions[frame], fontsize=10)
+        return []
+
+    buffer = io.BytesIO()
+    movie = FuncAnimation(fig, draw, frames=len(states))
+    path = _temporary_gif(movie)
+    buffer.write(path)
+    plt.close(fig)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
+
+
+def _temporary_gif(movie: FuncAnimation) -> bytes:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "episode.gif"
+        movie.save(path, writer=PillowWriter(fps=2), dpi=80)
+        return path.read_bytes()
+
+
+def filmstrip(states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int) -> Figure:
+    """The frames of one event for each mover, and under them what the heads say.
+
+    states: mover -> frames; traces: columns mover, frame, readout, prediction; event: the frame of contact.
+    """
+    frames = len(next(iter(states.values())))
+    shown = list(range(event - 2, frames))
+    fig = plt.figure(figsize=(9, 6.2))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1.15, 1])
+    axes = top.subplots(len(states), len(shown))
+    for row, (mover, sequence) in zip(axes, states.items(), strict=True):
+        for ax, t in zip(row, shown, strict=True):
+            scene(ax, sequence[t], ladder, drifter=mover == "drifter")
+            if mover == next(iter(states)):
+                name = {event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context")
+                ax.set_title(name, fontsize=10)
+        row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, va="center", ha="center", transform=row[0].transAxes)
+    for ax, readout in zip(bottom.subplots(1, 2, sharex=True), ("reward", "value"), strict=True):
+        for mover, part in traces[traces.readout == readout].groupby("mover", sort=False):
+            ax.plot(part.frame - event, part.prediction, "o-", ms=4, color=COLOURS[mover], label=f"{mover} meets it")
+        ax.axvline(0, color="0.8", zorder=0)
+        ax.axhline(0, color="0.8", zorder=0, lw=0.8)
+        ax.set(title=f"predicted {readout} of the self", xlabel="frames from contact", ylabel=readout)
+    bottom.axes[0].legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def _band(ax: Axes, x: np.ndarray, samples: np.ndarray, colour: str, label: str | None, line: str = "-") -> None:
+    """Mean over agents with a pointwise 95% interval of it; samples [agents, levels]."""
+    bounds = [metrics.interval(column, resamples=999) for column in samples.T]
+    ax.fill_between(x, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.18, lw=0)
+    ax.plot(x, samples.mean(0), line, color=colour, label=label, marker="o", ms=3)
+
+
+def similarity_axis(ax: Axes, mark: float | None = None) -> None:
+    """Angle on the axis (levels are uniform in it), similarity written on the ticks, identical looks on the right."""
+    s = np.array([0, 0.31, 0.59, 0.81, 0.95, 1])
+    ax.set_xticks(-np.degrees(np.arccos(s)), [f"{x:g}" for x in s])
+    ax.set_xlabel("similarity of looks, s = cos(angle)")
+    ax.axvspan(-4.5, 0.5, color="0.93", zorder=0)
+    if mark is not None:
+        ax.axvline(-np.degrees(np.arccos(mark)), color="0.75", lw=0.8, zorder=0)
+
+
+def _levels(table: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray]:
+    wide = table.pivot_table(index="seed", columns="similarity", values=value)
+    return -np.degrees(np.arccos(np.clip(wide.columns.to_numpy(), 0, 1))), wide.to_numpy()
+
+
+def dose_response(evidence: Evidence, exposures: tuple[float, ...], mark: float) -> Figure:
+    """rho against similarity: rows are heads, columns exposures; controls in grey, drifters in green."""
+    fig, axes = plt.subplots(2, len(exposures), figsize=(3.4 * len(exposures), 6.2), sharex=True, sharey=True, squeeze=False)
+    for row, readout in zip(axes, ("reward", "value"), strict=True):
+        for ax, p in zip(row, exposures, strict=True):
+            t = evidence.coefficients
+            t = t[(t.readout == readout) & (t.kind == "empathy") & np.isclose(t.exposure, p)]
+            for family in ("untrained", "pixels", "recurrent"):
+                x, y = _levels(t[(t.family == family) & (t.mover == "other")], "rho")
+                _band(ax, x, y, COLOURS[family], NAMES[family], STYLES[family])
+            x, y = _levels(t[(t.family == "recurrent") & (t.mover == "drifter")], "rho")
+            _band(ax, x, y, COLOURS["drifter"], "world model, drifter")
+            own = t[(t.family == "recurrent") & (t.mover == "self")].rho
+            ax.plot([0], [own.mean()], "D", color=COLOURS["self"], ms=6, label="world model, self")
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+            ax.set_title(f"{readout} head, p = {p:g}")
+            similarity_axis(ax, mark)
+            ax.label_outer()
+        row[0].set_ylabel("empathy coefficient rho")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def code_similarity(evidence: Evidence, measures: dict[str, str], mark: float) -> Figure:
+    """Measures of the codes against similarity, one panel each, world model and controls; measures: name -> title."""
+    fig, axes = plt.subplots(1, len(measures), figsize=(3.7 * len(measures), 3.9), sharex=True, squeeze=False)
+    for ax, (name, title) in zip(axes[0], measures.items(), strict=True):
+        t = evidence.measures[(evidence.measures.measure == name) & (evidence.measures.mover == "other")]
+        for family in ("untrained", "pixels", "recurrent"):
+            x, y = _levels(t[t.family == family], "value")
+            _band(ax, x, y, COLOURS[family], NAMES[family], STYLES[family])
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set_title(title)
+        similarity_axis(ax, mark)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def forest(rows: pd.DataFrame, bar: float | None = None) -> Figure:
+    """Estimates with intervals; rows: columns label, estimate, low, high and colour."""
+    fig, ax = plt.subplots(figsize=(7.2, 0.36 * len(rows) + 0.9))
+    y = np.arange(len(rows))[::-1]
+    ax.hlines(y, rows.low, rows.high, color=rows.colour, lw=2)
+    ax.scatter(rows.estimate, y, color=rows.colour, zorder=3)
+    ax.axvline(0, color="0.7", lw=0.8)
+    if bar is not None:
+        ax.axvline(bar, color="0.7", lw=0.8, ls="--")
+    ax.set_yticks(y, rows.label)
+    ax.set_xlabel("estimate over agents, 95% interval")
+    return fig
