@@ -121,21 +121,16 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
 
 def _verdict_table(table, profile: str) -> Table:
-    shown = Table(title=f"Predictions ({profile}), 95% intervals over agents", title_justify="left")
-    for column in ("id", "claim", "estimate", "interval", "n", "verdict", "note"):
-        shown.add_column(column, justify="right" if column in {"estimate", "n"} else "left")
-    for row in table.to_dict("records"):
-        live = row["verdict"] != "pending" and row["n"]
-        shown.add_row(
-            row["id"],
-            row["claim"],
-            f"{row['estimate']:.3f}" if live else "",
-            f"{row['ci_low']:.3f} to {row['ci_high']:.3f}" if live else "",
-            str(row["n"]) if live else "",
-            f"[{COLOUR[row['verdict']]}]{row['verdict']}[/]" + (" (provisional)" if live and row["provisional"] else ""),
-            row["note"],
-        )
-    return shown
+    from .predictions import shown
+
+    grid = Table(title=f"Predictions ({profile}), 95% intervals over agents", title_justify="left")
+    rows = shown(table).reset_index()
+    for column in rows:
+        grid.add_column(column, justify="right" if column in {"estimate", "n"} else "left")
+    for row in rows.to_dict("records"):
+        colour = COLOUR[row["verdict"].split()[0]]
+        grid.add_row(*[f"[{colour}]{v}[/]" if k == "verdict" else v for k, v in row.items()])
+    return grid
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
+import tempfile
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -102,49 +103,56 @@ def animate(states: list[State], ladder: tuple[float, ...], captions: list[str],
         ax.set_title(captions[frame], fontsize=10)
         return []
 
-    buffer = io.BytesIO()
     movie = FuncAnimation(fig, draw, frames=len(states))
-    path = _temporary_gif(movie)
-    buffer.write(path)
-    plt.close(fig)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
-
-
-def _temporary_gif(movie: FuncAnimation) -> bytes:
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "episode.gif"
         movie.save(path, writer=PillowWriter(fps=2), dpi=80)
-        return path.read_bytes()
+        data = base64.b64encode(path.read_bytes()).decode()
+    plt.close(fig)
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
 
 
-def filmstrip(states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int) -> Figure:
+def filmstrip(states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int, shown: int) -> Figure:
     """The frames of one event for each mover, and under them what the heads say.
 
-    states: mover -> frames; traces: columns mover, frame, readout, prediction; event: the frame of contact.
+    states: mover -> frames of scene `shown`; traces: columns mover, scene, frame, readout, prediction; event: the frame
+    of contact.  Dots are the scene in the pictures, lines the mean over all scenes.
     """
-    frames = len(next(iter(states.values())))
-    shown = list(range(event - 2, frames))
-    fig = plt.figure(figsize=(9, 6.2))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[1.15, 1])
-    axes = top.subplots(len(states), len(shown))
+    frames = list(range(event - 2, len(next(iter(states.values())))))
+    fig = plt.figure(figsize=(9, 6.6))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1.1, 1])
+    axes = top.subplots(len(states), len(frames))
     for row, (mover, sequence) in zip(axes, states.items(), strict=True):
-        for ax, t in zip(row, shown, strict=True):
+        for ax, t in zip(row, frames, strict=True):
             scene(ax, sequence[t], ladder, drifter=mover == "drifter")
             if mover == next(iter(states)):
-                name = {event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context")
-                ax.set_title(name, fontsize=10)
-        row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, va="center", ha="center", transform=row[0].transAxes)
+                ax.set_title({event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context"), fontsize=10)
+        where = {"va": "center", "ha": "center", "transform": row[0].transAxes}
+        row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, **where)
     for ax, readout in zip(bottom.subplots(1, 2, sharex=True), ("reward", "value"), strict=True):
         for mover, part in traces[traces.readout == readout].groupby("mover", sort=False):
-            ax.plot(part.frame - event, part.prediction, "o-", ms=4, color=COLOURS[mover], label=f"{mover} meets it")
+            mean = part.groupby("frame").prediction.mean()
+            one = part[part.scene == shown]
+            ax.plot(mean.index - event, mean, color=COLOURS[mover], label=f"{mover} meets it")
+            ax.plot(one.frame - event, one.prediction, "o", ms=4, color=COLOURS[mover], alpha=0.7)
         ax.axvline(0, color="0.8", zorder=0)
         ax.axhline(0, color="0.8", zorder=0, lw=0.8)
         ax.set(title=f"predicted {readout} of the self", xlabel="frames from contact", ylabel=readout)
     bottom.axes[0].legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
+    """Channels [H, W, C] as pictures: one row per entry, one column per channel."""
+    fig, axes = plt.subplots(len(rows), len(names), figsize=(1.25 * len(names), 0.95 * len(rows) + 0.3), squeeze=False)
+    for line, (title, picture) in zip(axes, rows.items(), strict=True):
+        for ax, channel, name in zip(line, range(picture.shape[-1]), names, strict=True):
+            ax.imshow(picture[..., channel], cmap="RdBu_r", vmin=-1.1, vmax=1.1)
+            ax.set(xticks=[], yticks=[])
+            sns.despine(ax=ax, left=True, bottom=True)
+            if line is axes[0]:
+                ax.set_title(name, fontsize=8)
+        line[0].set_ylabel(title, fontsize=9)
     return fig
 
 

@@ -450,3 +450,40 @@ def as_json(table: pd.DataFrame) -> list[dict]:
         return value
 
     return [{k: plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def rules(*ids: str) -> pd.DataFrame:
+    """The preregistered rules of some predictions (all by default), as every verdict applies them."""
+    chosen = [p for p in PREDICTIONS if not ids or p.id in ids]
+    rows = [(p.id, p.claim, p.statistic.format(s=S, p=P), p.supported, p.contradicted) for p in chosen]
+    return pd.DataFrame(rows, columns=["id", "claim", "statistic", "supported if", "contradicted if"]).set_index("id")
+
+
+def summary(row: dict) -> str:
+    """One verdict in one line."""
+    if row["verdict"] == "pending":
+        return f"{row['id']}: pending"
+    text = f"{row['id']}: {row['verdict']}" + (" (provisional)" if row["provisional"] else "")
+    if row["n"]:
+        text += f", {row['estimate']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}], n = {row['n']}"
+        text += f", excluded {row['excluded']}" if row["excluded"] else ""
+        text += f", ungated {row['ungated']:.3f}"
+    return text + (f"; {row['note']}" if row["note"] else "")
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The verdict table as readers see it: rounded, and pending rows empty."""
+
+    def row(r: dict) -> dict:
+        live = r["verdict"] != "pending" and r["n"] > 0
+        return {
+            "id": r["id"],
+            "claim": r["claim"],
+            "estimate": f"{r['estimate']:.2f}" if live else "",
+            "95% interval": f"{r['ci_low']:.2f} to {r['ci_high']:.2f}" if live else "",
+            "n": str(r["n"]) if live else "",
+            "verdict": r["verdict"] + (" (provisional)" if live and r["provisional"] else ""),
+            "note": r["note"],
+        }
+
+    return pd.DataFrame([row(r) for r in table.to_dict("records")]).set_index("id")

@@ -63,3 +63,23 @@ def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
     """Correlation over self scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
     predicted = heads(codes["self", 1.0])[..., READOUTS.index("value")]
     return float(np.corrcoef(predicted.flatten().double(), value.flatten().double())[0, 1])
+
+
+@torch.no_grad()
+def trace(
+    model: nn.Module,
+    heads: nn.Module,
+    cfg: config.Battery,
+    scenes: stimuli.Scenes,
+    mover: str,
+    angle: Tensor | None,
+    data: config.Episodes,
+    contact: str = "event",
+    rank: int = -1,
+) -> pd.DataFrame:
+    """What the heads say in every frame of one kind of scene: frame, readout, scene, prediction."""
+    obs, prev_action = stimuli.present(scenes, mover, angle, data.world, world.look(data.world, data.seed))
+    rows = torch.arange(len(obs)).view(len(CONTACTS), len(data.world.ladder), cfg.scenes)[CONTACTS.index(contact), rank]
+    out = heads(models.encode(model, obs[rows], prev_action[rows]))  # [n, T, readouts]
+    index = pd.MultiIndex.from_product([range(out.shape[0]), range(out.shape[1]), READOUTS], names=["scene", "frame", "readout"])
+    return pd.DataFrame({"prediction": out.double().flatten().numpy()}, index=index).reset_index().assign(mover=mover)

@@ -1,0 +1,38 @@
+# Everything a reader needs; each target sets up what it uses.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help setup book test quick study clean
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) from requirements.lock (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 2; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | grep -E '^(Collecting torch|Installing|ERROR)' || true
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	@$(BIN)/python -m pip check
+	@touch $@
+
+setup: $(VENV)/.installed  ## the environment only
+
+book: $(VENV)/.installed  ## execute every chapter and render the paper
+	@$(BIN)/vicarious book
+
+test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
+	@$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
+
+quick: $(VENV)/.installed  ## train everything small from nothing and render it (about 15 minutes)
+	@rm -rf _build/quick
+	@VICARIOUS_RUNS=_build/quick/runs $(BIN)/vicarious study --profile quick
+	@VICARIOUS_RUNS=_build/quick/runs $(BIN)/vicarious book -p profile quick -p seeds 3 --out _build/quick
+
+study: $(VENV)/.installed  ## train what is missing of the published study
+	@$(BIN)/vicarious study
+
+clean:  ## remove what was built (the environment and trained results stay)
+	@rm -rf _build
