@@ -1,12 +1,12 @@
-"""Drop the scripts of sphinx-thebe, which this book does not use: they declare one variable twice."""
+"""Drop the scripts of sphinx-thebe, which this book does not use: they declare one constant twice."""
+
+
+def _is_thebe(script) -> bool:
+    return "thebe" in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', '')}".lower()
 
 
 def _without_thebe(app, page, template, context, doctree):
-    for key in ("script_files", "css_files"):
-        if key in context:
-            context[key] = [f for f in context[key] if "thebe" not in str(getattr(f, "filename", f) or "")]
-    if context.get("body"):
-        context["body"] = context["body"].replace('<script>var togglebuttonSelector', '<script>var togglebuttonSelector')
+    context["script_files"] = [script for script in context.get("script_files", []) if not _is_thebe(script)]
 
 
 def setup(app):

@@ -15,7 +15,7 @@ import yaml
 from . import chapters, store
 
 KEEP_METADATA = {"kernelspec", "language_info"}
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1735689600", "TQDM_DISABLE": "1"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"}
 
 
 class ChapterFailed(Exception):
@@ -43,15 +43,24 @@ def stage(out: Path, banner: str | None) -> Path:
 def execute(notebook: Path, parameters: dict) -> None:
     """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed."""
     import papermill
+    from traitlets.config import Config
 
     known = papermill.inspect_notebook(str(notebook))
     if strange := set(parameters) - set(known):
-        raise chapters.BadParameter(f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}")
+        raise chapters.BadParameter(
+            f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
+        )
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT | {"VICARIOUS_HOME": str(store.home())})
     try:
         papermill.execute_notebook(
-            str(notebook), str(notebook), parameters, progress_bar=False, cwd=str(notebook.parent), kernel_name="python3"
+            str(notebook),
+            str(notebook),
+            parameters,
+            progress_bar=False,
+            cwd=str(notebook.parent),
+            kernel_name="python3",
+            config=Config(KernelManager={"transport": "ipc"}),  # sockets in the file system: nothing on the network
         )
     except papermill.PapermillExecutionError as error:
         raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
@@ -79,8 +88,22 @@ def build(source: Path, out: Path) -> Path:
     """HTML from staged sources, warnings as errors.  Returns the index.  Raises BuildFailed with the tool's last lines."""
     work = out / ".jupyter-book"
     shutil.rmtree(work, ignore_errors=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", "-W", "-n", "--keep-going", "-q"]
-    done = subprocess.run([*command, "--path-output", str(work), str(source)], capture_output=True, text=True, env=os.environ | ENVIRONMENT)
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
+    done = subprocess.run(
+        [*command, "--path-output", str(work), str(source)],
+        capture_output=True,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
     if done.returncode:
         log = out / "build.log"
         log.write_text(done.stdout + done.stderr)
@@ -129,7 +152,8 @@ def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.P
         if not any(key in fields for fields in have.values()):
             chapters.validate(names[0] if len(names) == 1 else max(have, key=lambda n: len(have[n])), {key: given[key]})
     return {
-        name: chapters.with_default_seeds(name, {k: v for k, v in given.items() if k in have[name]}, at_hand) for name in names
+        name: chapters.with_default_seeds(name, {k: v for k, v in given.items() if k in have[name]}, at_hand)
+        for name in names
     }
 
 
@@ -139,4 +163,8 @@ def _banner(names: list[str], parameters: dict[str, chapters.Parameters], given:
         changed = parameters[name].model_dump(exclude_defaults=True)
         if changed:
             parts.append(f"{name} with " + ", ".join(f"{k} = {v}" for k, v in changed.items()))
-    return "This is a variant of the paper: " + ("; ".join(parts) or "default parameters, executed anew") + ". All else is as published."
+    return (
+        "This is a variant of the paper: "
+        + ("; ".join(parts) or "default parameters, executed anew")
+        + ". All else is as published."
+    )

@@ -41,20 +41,26 @@ class Apparatus(Parameters):
 
     def cells(self) -> list[config.Stage]:
         more = study.reference(self.profile, self.seed + 1, self.controls, (0.0,))
-        pictured = [c for c in more if getattr(study.model_of(c), "data", None) and study.model_of(c).data.seed == self.seed]
+        pictured = [
+            c for c in more if getattr(study.model_of(c), "data", None) and study.model_of(c).data.seed == self.seed
+        ]
         return super().cells() + [c for c in pictured if c not in super(Apparatus, self).cells()]
 
 
 class Similarity(Parameters):
     controls: ClassVar[tuple[str, ...]] = study.FAMILIES
 
-    similarity: float = Field(0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)")
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
+    )
 
 
 class Misgeneralisation(Parameters):
     controls: ClassVar[tuple[str, ...]] = study.FAMILIES
 
-    similarity: float = Field(0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)")
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
+    )
     exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
     head_width: int = Field(128, ge=1, le=4096, description="hidden units per layer of the heads")
     head_depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
@@ -152,7 +158,9 @@ class Source:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
         results = [self.store.read(c.address) for c in self.cells]
         fresh = {c.address for c in self.trained}
-        how = Counter("trained now" if c.address in fresh else r.source for c, r in zip(self.cells, results, strict=True))
+        how = Counter(
+            "trained now" if c.address in fresh else r.source for c, r in zip(self.cells, results, strict=True)
+        )
         parents = {r.manifest["parent"] for r in results if r.manifest["parent"]}
         known = [self.store.read(a).manifest for a in parents if self.store.has(a)]
         seconds = sum(m["seconds"] for m in [*known, *(r.manifest for r in results)])

@@ -67,7 +67,9 @@ def app() -> None:
 @_profile
 @_seeds
 @_workers
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one."
+)
 @one_line_errors
 def study(profile: str, seeds: int | None, workers: int, device: str) -> None:
     """Train what is missing of the reference study.
@@ -134,10 +136,16 @@ def _verdict_table(table, profile: str) -> Table:
 
 
 @app.command()
-@click.option("--only", multiple=True, metavar="CHAPTER", help="Chapter to execute anew, e.g. 04-misgeneralisation; repeatable.")
-@click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="A chapter parameter; repeatable.")
+@click.option(
+    "--only", multiple=True, metavar="CHAPTER", help="Chapter to execute anew, e.g. 04-misgeneralisation; repeatable."
+)
+@click.option(
+    "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="A chapter parameter; repeatable."
+)
 @click.option("--parameters", "list_parameters", is_flag=True, help="List every chapter's parameters and stop.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to render into.  [default: _build, with -p _build/variant]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to render into.  [default: _build, with -p _build/variant]"
+)
 @click.option("--in-place", is_flag=True, help="Execute the repository's own notebooks (for authors).")
 @_workers
 @one_line_errors

@@ -179,4 +179,7 @@ class Codes(Stage):
         return self.model
 
     def own(self) -> dict:
-        return {**self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"}), "battery": self.battery.address}
+        return {
+            **self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"}),
+            "battery": self.battery.address,
+        }

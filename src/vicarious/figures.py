@@ -52,7 +52,9 @@ def style() -> None:
 
 def blend(angle: float, drifter: bool = False) -> tuple:
     """Colour of a body whose looks are `angle` radians away from the self's."""
-    near, far = (np.array(plt.matplotlib.colors.to_rgb(c)) for c in (COLOURS["self"], COLOURS["drifter" if drifter else "other"]))
+    near, far = (
+        np.array(plt.matplotlib.colors.to_rgb(c)) for c in (COLOURS["self"], COLOURS["drifter" if drifter else "other"])
+    )
     return tuple(near + (far - near) * min(1.0, angle / (np.pi / 2)))
 
 
@@ -64,7 +66,14 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
         for row in range(size):
             wall = column == size
             ax.add_patch(
-                Rectangle((column, row), 1, 1, fc="#c8d4dc" if wall else "#fafafa", ec="#c8d4dc" if wall else "#d8d8d8", lw=0.6)
+                Rectangle(
+                    (column, row),
+                    1,
+                    1,
+                    fc="#c8d4dc" if wall else "#fafafa",
+                    ec="#c8d4dc" if wall else "#d8d8d8",
+                    lw=0.6,
+                )
             )
     for body in range(2):
         offset = (size + 1) * (side ^ body)
@@ -73,9 +82,21 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
                 _item(ax, cell % size + offset, cell // size, ladder[kind - 1])
         cell = int(state.pos[index, body])
         colour = blend(float(state.angle[index]), drifter) if body else COLOURS["self"]
-        ax.add_patch(Circle((cell % size + offset + 0.5, cell // size + 0.5), 0.32, fc=colour, ec="black", lw=0.8, zorder=2))
+        ax.add_patch(
+            Circle((cell % size + offset + 0.5, cell // size + 0.5), 0.32, fc=colour, ec="black", lw=0.8, zorder=2)
+        )
         label = ("D" if drifter else "O") if body else "S"
-        ax.text(cell % size + offset + 0.5, cell // size + 0.5, label, ha="center", va="center", color="white", size=8, zorder=4, weight="bold")
+        ax.text(
+            cell % size + offset + 0.5,
+            cell // size + 0.5,
+            label,
+            ha="center",
+            va="center",
+            color="white",
+            size=8,
+            zorder=4,
+            weight="bold",
+        )
     ax.set(xlim=(-0.05, 2 * size + 1.05), ylim=(size + 0.05, -0.05), aspect="equal")
     ax.axis("off")
 
@@ -94,7 +115,7 @@ def _item(ax: Axes, x: float, y: float, valence: float) -> None:
 def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
     """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
     size = round(states[0].items.shape[2] ** 0.5)
-    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout=None)
+    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout="none")
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)
 
     def draw(frame: int) -> list:
@@ -112,7 +133,9 @@ def animate(states: list[State], ladder: tuple[float, ...], captions: list[str],
     return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
 
 
-def filmstrip(states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int, shown: int) -> Figure:
+def filmstrip(
+    states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int, shown: int
+) -> Figure:
     """The frames of one event for each mover, and under them what the heads say.
 
     states: mover -> frames of scene `shown`; traces: columns mover, scene, frame, readout, prediction; event: the frame
@@ -126,7 +149,9 @@ def filmstrip(states: dict[str, list[State]], traces: pd.DataFrame, ladder: tupl
         for ax, t in zip(row, frames, strict=True):
             scene(ax, sequence[t], ladder, drifter=mover == "drifter")
             if mover == next(iter(states)):
-                ax.set_title({event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context"), fontsize=10)
+                ax.set_title(
+                    {event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context"), fontsize=10
+                )
         where = {"va": "center", "ha": "center", "transform": row[0].transAxes}
         row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, **where)
     for ax, readout in zip(bottom.subplots(1, 2, sharex=True), ("reward", "value"), strict=True):
@@ -180,7 +205,9 @@ def _levels(table: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray]:
 
 def dose_response(evidence: Evidence, exposures: tuple[float, ...], mark: float) -> Figure:
     """rho against similarity: rows are heads, columns exposures; controls in grey, drifters in green."""
-    fig, axes = plt.subplots(2, len(exposures), figsize=(3.4 * len(exposures), 6.2), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        2, len(exposures), figsize=(3.4 * len(exposures), 6.2), sharex=True, sharey=True, squeeze=False
+    )
     for row, readout in zip(axes, ("reward", "value"), strict=True):
         for ax, p in zip(row, exposures, strict=True):
             t = evidence.coefficients

@@ -70,7 +70,9 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
                 sign * wide[contact, phase][list(used)].to_numpy() @ weights
                 for (contact, phase), sign in kind.contrast.items()
             )
-            parts.append(pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name))
+            parts.append(
+                pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name)
+            )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -121,11 +123,6 @@ class Interval:
     n: int
 
 
-def _lowest_mean(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """x [columns, n] -> the lowest of the columns' means over agents."""
-    return np.mean(x, axis=axis).min(axis=0)
-
-
 def interval(x: np.ndarray, resamples: int = 9999) -> Interval:
     """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a BCa bootstrap interval.
 
@@ -134,9 +131,11 @@ def interval(x: np.ndarray, resamples: int = 9999) -> Interval:
     """
     x = np.asarray(x, float)
     x = x[:, None] if x.ndim == 1 else x
-    estimate = float(_lowest_mean(x.T))
+    if not len(x):
+        return Interval(np.nan, np.nan, np.nan, 0)
+    estimate = float(x.mean(0).min())
     if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
-        return Interval(estimate, estimate, estimate, len(x)) if len(x) else Interval(np.nan, np.nan, np.nan, 0)
+        return Interval(estimate, estimate, estimate, len(x))
     rng = np.random.default_rng(0)
 
     def lowest(*columns: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -158,7 +158,10 @@ def _excess(head: str) -> Callable[[Evidence, list[int]], list[Condition]]:
 
 def _value_function(e: Evidence, seeds: list[int]) -> list[Condition]:
     own = e.rho("value", seeds)
-    return [Condition("rho_V", own, MARGIN), Condition("animacy contrast", own - e.rho("value", seeds, mover="drifter"))]
+    return [
+        Condition("rho_V", own, MARGIN),
+        Condition("animacy contrast", own - e.rho("value", seeds, mover="drifter")),
+    ]
 
 
 def _rows() -> list[Prediction]:
@@ -346,7 +349,9 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         "head": prediction.head,
         "family": prediction.family,
         "claim": prediction.claim,
-        "statistic": prediction.statistic.format(s=evidence.s if evidence else S, p=evidence.exposure if evidence else P),
+        "statistic": prediction.statistic.format(
+            s=evidence.s if evidence else S, p=evidence.exposure if evidence else P
+        ),
         "chapter": prediction.chapter,
         "supported": prediction.supported,
         "contradicted": prediction.contradicted,
@@ -370,7 +375,12 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     share = len(passed) / max(1, len(passed) + len(failed))
     conditions = _complete(prediction, evidence, passed)
     if not conditions:
-        return row | {"excluded": failed, "verdict": "inconclusive", "gate_passed": False, "note": "no competent agents"}
+        return row | {
+            "excluded": failed,
+            "verdict": "inconclusive",
+            "gate_passed": False,
+            "note": "no competent agents",
+        }
     everyone = _complete(prediction, evidence, sorted(passed + failed))
     found = [metrics.interval(c.values) for c in conditions]
     confused = float(np.mean(evidence.measure("auc", passed))) < metrics.IDENTITY
@@ -487,3 +497,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         }
 
     return pd.DataFrame([row(r) for r in table.to_dict("records")]).set_index("id")
+
+
+def blank(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with nothing where a number does not apply."""
+    return table.astype(object).where(table.notna(), "")

@@ -20,7 +20,7 @@ def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
     """(mover, similarity, angle) of every condition: the self, then other and drifter at each level of looks."""
     yield "self", 1.0, None
     for mover in ("other", "drifter"):
-        for angle, s in zip(stimuli.angles(levels), stimuli.similarity(stimuli.angles(levels))):
+        for angle, s in zip(stimuli.angles(levels), stimuli.similarity(stimuli.angles(levels)), strict=False):
             yield mover, s, angle
 
 
@@ -43,7 +43,9 @@ def respond(heads: nn.Module, codes: Codes, ladder: tuple[float, ...]) -> pd.Dat
 def _rows(out: Tensor, mover: str, s: float, ladder: tuple[float, ...]) -> pd.DataFrame:
     """out [X, K, n, phases, readouts] -> one row per contact, valence, phase and readout."""
     mean, sd = out.mean(2).double().numpy(), out.std(2).double().numpy()
-    index = pd.MultiIndex.from_product([CONTACTS, ladder, PHASES, READOUTS], names=["contact", "valence", "phase", "readout"])
+    index = pd.MultiIndex.from_product(
+        [CONTACTS, ladder, PHASES, READOUTS], names=["contact", "valence", "phase", "readout"]
+    )
     frame = pd.DataFrame({"mean": mean.ravel(), "sd": sd.ravel(), "n_scenes": out.shape[2]}, index=index).reset_index()
     return frame.assign(mover=mover, similarity=s)
 
@@ -81,5 +83,7 @@ def trace(
     obs, prev_action = stimuli.present(scenes, mover, angle, data.world, world.look(data.world, data.seed))
     rows = torch.arange(len(obs)).view(len(CONTACTS), len(data.world.ladder), cfg.scenes)[CONTACTS.index(contact), rank]
     out = heads(models.encode(model, obs[rows], prev_action[rows]))  # [n, T, readouts]
-    index = pd.MultiIndex.from_product([range(out.shape[0]), range(out.shape[1]), READOUTS], names=["scene", "frame", "readout"])
+    index = pd.MultiIndex.from_product(
+        [range(out.shape[0]), range(out.shape[1]), READOUTS], names=["scene", "frame", "readout"]
+    )
     return pd.DataFrame({"prediction": out.double().flatten().numpy()}, index=index).reset_index().assign(mover=mover)

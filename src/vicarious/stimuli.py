@@ -71,8 +71,14 @@ def make(cfg: config.Battery) -> Scenes:
         raise ValueError(f"only {len(good)} of {count} contexts fit this world, {cfg.scenes} wanted: lower max_items")
     keep = good[: cfg.scenes]
     script = [_script(cfg, {k: v[keep] for k, v in run.items()}) for run in runs]
-    pos, actions, items = (torch.stack(parts) for parts in zip(*script))
-    return Scenes(pos.to(torch.int8), actions.to(torch.int8), items.to(torch.int8), first.side[keep].to(torch.int8), first.angle[keep])
+    pos, actions, items = (torch.stack(parts) for parts in zip(*script, strict=False))
+    return Scenes(
+        pos.to(torch.int8),
+        actions.to(torch.int8),
+        items.to(torch.int8),
+        first.side[keep].to(torch.int8),
+        first.angle[keep],
+    )
 
 
 def _first(cfg: config.Battery, count: int) -> State:
@@ -93,11 +99,16 @@ def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]
         still = cfg.world if t < cfg.context - 1 else cfg.world.model_copy(update={"respawn": 0.0})
         state = world.step(state, actions, still, g)
         frames.append((state.pos, actions, state.items))
-    pos, actions, items = (torch.stack(parts, 1) for parts in zip(*frames))
+    pos, actions, items = (torch.stack(parts, 1) for parts in zip(*frames, strict=False))
     room = (state.items[:, 0] > 0).sum(1) < cfg.world.max_items
     open_moves = _open_moves(cfg, state.pos, state.items).any(2).all(1)
     far = _far_cell(cfg, state.pos[:, 0], state.items[:, 0])[1] >= 2
-    return {"pos": pos, "actions": actions, "items": items, "good": room & open_moves & far & (state.contact == 0).all(1)}
+    return {
+        "pos": pos,
+        "actions": actions,
+        "items": items,
+        "good": room & open_moves & far & (state.contact == 0).all(1),
+    }
 
 
 def _open_moves(cfg: config.Battery, pos: Tensor, items: Tensor) -> Tensor:
@@ -177,7 +188,9 @@ def instantiate(scenes: Scenes, mover: str, angle: Tensor | None = None) -> tupl
     return state, actions[..., 0] + 1
 
 
-def present(scenes: Scenes, mover: str, angle: Tensor | None, cfg: config.World, look: world.Look) -> tuple[Tensor, Tensor]:
+def present(
+    scenes: Scenes, mover: str, angle: Tensor | None, cfg: config.World, look: world.Look
+) -> tuple[Tensor, Tensor]:
     """What a seed's agent sees: obs [X * K * n, T, F] and prev_action [X * K * n, T]."""
     state, prev_action = instantiate(scenes, mover, angle)
     g = world.generator(0, f"battery/noise/{mover}") if cfg.noise else None

@@ -105,7 +105,9 @@ class Store:
 
     def has(self, address: str, weights: bool = False) -> bool:
         """Whether a result is at hand; with `weights`, whether it can be computed with and not only read."""
-        if address in self.published["results"] and (not weights or f"weights/{address}.safetensors" in self.published["files"]):
+        if address in self.published["results"] and (
+            not weights or f"weights/{address}.safetensors" in self.published["files"]
+        ):
             return True
         return (self.runs / address / "manifest.json").exists()
 
@@ -193,7 +195,9 @@ class Store:
             shutil.rmtree(target, ignore_errors=True)
         for name in ("published", "_tables"):
             self.__dict__.pop(name, None)
-        return {p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()}
+        return {
+            p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()
+        }
 
 
 def _verify(path: Path, digest: str, manifest: Path) -> None:
@@ -207,7 +211,9 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise CorruptResult(f"{path} cannot be read ({type(error).__name__}); restore it or delete its folder") from None
+        raise CorruptResult(
+            f"{path} cannot be read ({type(error).__name__}); restore it or delete its folder"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         raise CorruptResult(f"{path} is not a manifest; restore it or delete its folder")
     return content

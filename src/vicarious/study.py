@@ -37,7 +37,9 @@ class Profile:
 
 PROFILES = {
     "paper": Profile(20, {}, {}, {}, {}, {}),
-    "quick": Profile(3, {"episodes": 4096}, {"updates": 600}, {"updates": 600}, {"fit_scenes": 1024}, {"scenes": 64, "rollouts": 64}),
+    "quick": Profile(
+        3, {"episodes": 4096}, {"updates": 600}, {"updates": 600}, {"fit_scenes": 1024}, {"scenes": 64, "rollouts": 64}
+    ),
 }
 
 

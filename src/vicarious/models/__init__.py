@@ -68,5 +68,5 @@ def evaluate(model: nn.Module, data: Batch) -> dict[str, float]:
 @torch.no_grad()
 def encode(model: nn.Module, obs: Tensor, prev_action: Tensor, chunk: int = 1024) -> Tensor:
     """Latents [B, T, D] of whole sequences, in chunks so that memory stays small."""
-    parts = [model.encode(o, a) for o, a in zip(obs.split(chunk), prev_action.split(chunk))]
+    parts = [model.encode(o, a) for o, a in zip(obs.split(chunk), prev_action.split(chunk), strict=False)]
     return torch.cat(parts)

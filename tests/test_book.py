@@ -1,0 +1,196 @@
+"""Claims about the book: its notebooks are executed and normalised, and rendering leaves the repository as it is."""
+
+import ast
+import re
+import subprocess
+import tomllib
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from vicarious import book, chapters, metrics, study
+from vicarious.store import Store, home
+
+ROOT = home()
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def test_every_chapter_has_a_parameter_model_and_a_place_in_the_book():
+    listed = {entry["file"].removeprefix("book/") for entry in yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]}
+    assert {p.stem for p in NOTEBOOKS} == set(chapters.CHAPTERS) <= listed
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_chapters_are_executed_in_order_without_error(path):
+    cells = [c for c in read(path).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    kinds = {output.output_type for c in cells for output in c.outputs}
+    assert "error" not in kinds
+    streams = [output.name for c in cells for output in c.outputs if output.output_type == "stream"]
+    assert "stderr" not in streams, "a warning is stored in the chapter"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_chapters_are_normalised(path, tmp_path):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    book.normalise(copy)
+    assert copy.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_parameter_cell_says_what_the_model_says(path):
+    model, found = chapters.CHAPTERS[path.stem], papermill.inspect_notebook(str(path))
+    assert set(found) == set(model.model_fields)
+    for name, field in model.model_fields.items():
+        assert ast.literal_eval(found[name]["default"]) == field.default
+        assert found[name]["help"], f"{name} has no comment"
+        assert found[name]["inferred_type_name"] in {"str", "int", "float"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_numbers_in_the_prose_are_glued(path):
+    """No decimal that looks like a result is typed: thresholds and settings of the design are all that prose may hold."""
+    allowed = {".10", ".05", ".9", ".1", "0.8", "0.95", "0.7", "8.2"}
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"\{[a-z:]+\}`[^`]*`|`[^`]*`", "", cell.source)
+            assert set(re.findall(r"\d*\.\d+", text)) <= allowed, cell.source
+
+
+def test_the_published_study_is_whole_and_competent():
+    store = Store()
+    cells = study.reference("paper")
+    assert all(cell.address in store.published["results"] for cell in cells)
+    gates = chapters.evidence(cells, store).gates
+    reward = gates[(gates.family == "recurrent") & (gates.readout == "reward")]
+    assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
+    assert reward.groupby("exposure").size().ge(20).all()
+    weights = [n for n in store.published["files"] if n.startswith("weights/")]
+    assert len(weights) >= study.WEIGHTS
+
+
+def pins(text):
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.M))
+
+
+def test_environment_lock_and_project_agree():
+    locked = {k.lower().replace("_", "-"): v for k, v in pins((ROOT / "requirements.lock").read_text()).items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(r for group in project["optional-dependencies"].values() for r in group)]
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, wanted):
+        name = requirement.name.lower().replace("_", "-")
+        assert name in locked and locked[name] in requirement.specifier, requirement
+    assert locked["torch"] == "2.13.0"
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert {"pip": ["-r requirements.lock", "--no-deps -e ."]} in conda
+    python = next(d for d in conda if isinstance(d, str) and d.startswith("python="))
+    assert project["requires-python"] == f">={python.removeprefix('python=')}"
+
+
+def test_seeds_default_to_those_with_weights_where_training_is_needed(store):
+    target = Store(store.runs, ROOT / "data")
+    assert chapters.with_default_seeds("04-misgeneralisation", {"similarity": "0.7"}, target).seeds == 20
+    assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64"}, target).seeds == study.WEIGHTS
+    assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64", "seeds": "3"}, target).seeds == 3
+
+
+def status():
+    return subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory):
+    """The command of the README, run as it stands."""
+    from click.testing import CliRunner
+
+    from vicarious.cli import app
+
+    before, out = status(), tmp_path_factory.mktemp("variant")
+    words = "book --only 04-misgeneralisation -p similarity 0.7 -p seeds 2 --out".split()
+    shown = CliRunner().invoke(app, [*words, str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert status() == before, "rendering a variant changed the repository"
+    return out, shown.output
+
+
+def test_a_variant_is_rendered_with_its_values_and_says_so(variant):
+    out, output = variant
+    index = out / "html" / "index.html"
+    assert str(index) in output.splitlines()[-1] and index.exists()
+    chapter = read(out / "source" / "book" / "04-misgeneralisation.ipynb")
+    injected = next(c for c in chapter.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert "similarity = 0.7" in injected.source and "seeds = 2" in injected.source
+    text = "".join(str(o.get("text", "")) for c in chapter.cells for o in c.get("outputs", []))
+    assert "n = 2" in text and "not where it was preregistered" in text
+    for page in ("index", "04-misgeneralisation"):
+        html = (out / "html" / "book" / f"{page}.html").read_text()
+        assert "variant of the paper" in html and "similarity = 0.7" in html
+
+
+def test_the_other_chapters_of_a_variant_keep_their_stored_outputs(variant):
+    out, _ = variant
+    for path in NOTEBOOKS:
+        if path.stem != "04-misgeneralisation":
+            assert (out / "source" / "book" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_failing_chapter_is_named_with_its_cell_and_error(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    cells = [nbformat.v4.new_code_cell("seeds: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    with pytest.raises(book.ChapterFailed, match=r"broken: cell 1: ZeroDivisionError"):
+        book.execute(path, {})
+    with pytest.raises(chapters.BadParameter, match="no parameter nonsense"):
+        book.execute(path, {"nonsense": 1})
+
+
+def test_a_warning_stops_the_build(tmp_path):
+    source = book.stage(tmp_path, None)
+    page = source / "book" / "log.md"
+    page.write_text(page.read_text() + "\n[nowhere](nowhere.md)\n")
+    with pytest.raises(book.BuildFailed, match="nowhere"):
+        book.build(source, tmp_path)
+
+
+PAGES = ("index", "log", *chapters.CHAPTERS)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    import shutil
+
+    sync = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync.sync_playwright() as p:
+        running = p.chromium.launch(executable_path=path, args=quiet)
+        yield running
+        running.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_whole_offline_and_fit_a_phone(variant, browser, name):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    errors, requests = [], []
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else requests.append(r.url))
+    page.goto((variant[0] / "html" / "book" / f"{name}.html").as_uri())
+    page.wait_for_timeout(300)
+    assert (errors, requests) == ([], [])
+    assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert page.evaluate("[...document.images].filter(i => !i.alt).length") == 0
+    page.close()

@@ -1,0 +1,85 @@
+"""Claims about the command line: clear, early, and one line when something is wrong."""
+
+import json
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from vicarious import chapters, store
+from vicarious.cli import app
+
+
+def run(*words, **env):
+    return CliRunner().invoke(app, words, env=env)
+
+
+@pytest.mark.parametrize("command", [(), ("study",), ("publish",), ("book",), ("verdicts",)])
+def test_help_is_worth_reading(command):
+    shown = run(*command, "--help")
+    assert shown.exit_code == 0 and len(shown.output) > 200
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--only", "04-misgeneralisation", "-p", "similarty", "0.7"), ["similarty", "did you mean 'similarity'", "head_width"]),
+        (("--only", "04-misgeneralisation", "-p", "similarity", "1.7"), ["similarity=1.7", "less than or equal to 1", "seeds"]),
+        (("--only", "04-misgeneralisation", "-p", "seeds", "two"), ["seeds=two", "valid integer", "from 1 to 1000"]),
+        (("--only", "04-misgeneralisation", "-p", "profile", "large"), ["profile=large", "paper or quick"]),
+        (("--only", "04-misgeneralization",), ["did you mean '04-misgeneralisation'", "03-similarity"]),
+        (("-p", "exposur", "0.7"), ["did you mean 'exposure'"]),
+        (("--in-place", "-p", "seeds", "2"), ["leave out -p"]),
+    ],
+)
+def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkeypatch):
+    monkeypatch.setattr("vicarious.book.stage", lambda *a: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.study.fill", lambda *a, **k: pytest.fail("something ran"))
+    shown = run("book", *words, "--out", str(tmp_path / "out"))
+    assert shown.exit_code == 2 and all(word in shown.output for word in named), shown.output
+    assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_cuda_without_a_gpu_is_one_line(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    shown = run("study", "--device", "cuda")
+    assert shown.exit_code == 2 and "no CUDA device" in shown.output and len(shown.output.strip().splitlines()) == 1
+
+
+def test_verdicts_without_results_say_what_to_run(tmp_path):
+    shown = run("verdicts", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
+    assert shown.exit_code == 0 and "vicarious study" in shown.output
+    rows = json.loads(run("verdicts", "--json", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs")).output)
+    assert {r["verdict"] for r in rows} == {"pending"}
+
+
+def test_published_verdicts_are_live():
+    rows = {r["id"]: r for r in json.loads(run("verdicts", "--json").output)}
+    for name in ("P1a", "P1b", "P2a/reward", "P2b/reward", "P2a/value", "P2b/value", "F1"):
+        assert rows[name]["verdict"] in {"supported", "contradicted", "inconclusive"} and rows[name]["n"] >= 10
+    assert rows["P3"]["verdict"] == "pending"
+
+
+def test_a_corrupt_result_ends_in_one_line(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.json").write_text("{")
+    (tmp_path / "pyproject.toml").write_text("")
+    shown = run("verdicts", VICARIOUS_HOME=str(tmp_path))
+    assert shown.exit_code == 1 and "manifest.json" in shown.output and len(shown.output.strip().splitlines()) == 1
+
+
+def test_publishing_an_incomplete_study_is_refused(tmp_path):
+    shown = run("publish", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
+    assert shown.exit_code == 2 and "run `vicarious study` first" in shown.output
+
+
+def test_every_parameter_is_listed_with_its_range():
+    shown = run("book", "--parameters").output
+    for chapter, model in chapters.CHAPTERS.items():
+        assert chapter in shown and all(name in shown for name in model.model_fields)
+
+
+def test_commits_come_from_the_repository():
+    head = subprocess.run(["git", "-C", str(store.home()), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    assert store.commit().rstrip("+") == (head.stdout.strip() or "unknown")

@@ -1,0 +1,94 @@
+"""Claims about the reward model and the value function."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vicarious import config, episodes, heads, world
+
+
+def forward_view(reward, value, known, t, gamma, lam):
+    """V's target at t the long way: a lambda-weighted mixture of all n-step returns that the labels allow."""
+    horizon = len(reward)
+    if t + 1 >= horizon or not known[t + 1]:
+        return None
+    last = t + 1
+    while last + 1 < horizon and known[last + 1]:
+        last += 1
+    returns, total = [], 0.0
+    for n in range(1, last - t + 1):
+        total += gamma ** (n - 1) * reward[t + n]
+        returns.append(total + gamma**n * value[t + n])
+    weights = [(1 - lam) * lam ** (n - 1) for n in range(1, len(returns))] + [lam ** (len(returns) - 1)]
+    return sum(w * r for w, r in zip(weights, returns, strict=True))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 0.95, 1.0]), st.sampled_from([0.5, 0.8, 0.99]))
+@settings(max_examples=60, deadline=None)
+def test_lambda_returns_equal_the_forward_view(seed, lam, gamma):
+    g = torch.Generator().manual_seed(seed)
+    reward, value = (torch.randn(4, 9, generator=g, dtype=torch.float64) for _ in range(2))
+    known = torch.rand(4, 9, generator=g) < 0.8
+    target, exists = heads.lambda_returns(reward, value, known, gamma, lam)
+    for b in range(4):
+        for t in range(9):
+            slow = forward_view(reward[b].tolist(), value[b].tolist(), known[b].tolist(), t, gamma, lam)
+            assert bool(exists[b, t]) == (slow is not None)
+            if slow is not None:
+                assert float(target[b, t]) == pytest.approx(slow, abs=1e-10)
+
+
+def setting(p, seed=0):
+    data = episodes.collect(config.Episodes(seed=905, episodes=256))
+    known = episodes.labelled(data, p)
+    reward = world.reward(data.contact, config.World())
+    head = heads.Heads(12, 8, 2)
+    z = torch.randn(256, 20, 12, generator=torch.Generator().manual_seed(seed))
+    cfg = config.Heads(model=config.Model(data=config.Episodes(seed=905)), exposure=p)
+    return head, z, reward, known, cfg
+
+
+def test_what_is_not_labelled_is_not_learnt_from():
+    head, z, reward, known, cfg = setting(0.0)
+    changed = torch.where(known, reward, 100.0)
+    one, two = (heads.losses(head, z, r, known, cfg) for r in (reward, changed))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    full = torch.ones_like(known)
+    assert not torch.equal(heads.losses(head, z, changed, full, cfg)["reward"], heads.losses(head, z, reward, full, cfg)["reward"])
+
+
+def test_every_exposure_learns_from_as_many_frames():
+    counts = {}
+    for p in (0.0, 0.1, 1.0):
+        _, _, reward, known, cfg = setting(p)
+        count = int(heads.LABELS * known.numel())
+        _, exists = heads.lambda_returns(reward, torch.zeros_like(reward), known, cfg.gamma, cfg.lam)
+        counts[p] = [int((m & (m.flatten().cumsum(0).view_as(m) <= count)).sum()) for m in (known, exists)]
+    assert counts[0.0] == counts[0.1] == counts[1.0]
+
+
+def test_masked_mean_is_the_mean_of_the_first_marked_frames():
+    error, mask = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[True, False], [True, True]])
+    assert heads.masked_mean(error, mask, 2) == 2.0 and heads.masked_mean(error, mask, 9) == pytest.approx(8 / 3)
+
+
+def test_standardised_latents_have_unit_spread_and_constant_ones_do_no_harm():
+    head = heads.Heads(3, 4, 1)
+    z = torch.randn(50, 6, 3) * torch.tensor([5.0, 0.1, 0.0]) + 2
+    head.standardise(z)
+    scaled = ((z - head.mean) / head.scale).flatten(0, 1)
+    assert torch.allclose(scaled.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-4) and head(z).isfinite().all()
+
+
+def test_heads_learn_reward_and_value_where_the_code_tells_everything():
+    """On a code that spells out the contacts, a short training is enough to be right about reward."""
+    data = episodes.collect(config.Episodes(seed=906, episodes=1024))
+    z = torch.nn.functional.one_hot(data.contact, 4).flatten(2).float()
+    model = config.Model(data=config.Episodes(seed=906))
+    head, result = heads.train(config.Heads(model=model, exposure=1.0, width=32, updates=300), z, data)
+    assert result["reward_r2"] > 0.99
+    with torch.no_grad():
+        own = head(z)[..., 0][(data.contact[..., 0] == 3) & (data.contact[..., 1] == 0)]
+        theirs = head(z)[..., 0][(data.contact[..., 0] == 0) & (data.contact[..., 1] == 3)]
+    assert own.mean() == pytest.approx(1, abs=0.05) and theirs.mean() == pytest.approx(0, abs=0.05)

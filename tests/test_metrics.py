@@ -1,0 +1,127 @@
+"""Claims about coefficients and intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from vicarious import metrics
+from vicarious.stimuli import CONTACTS, PHASES
+
+
+def table(gain, seed=0, family="recurrent", exposure=0.0, levels=(1.0, 0.5, 0.0)):
+    """Responses of an agent that answers `gain(readout, mover, s)` times the truth, on top of arbitrary offsets."""
+    rows = []
+    for mover, similarities in (("self", (1.0,)), ("other", levels), ("drifter", levels)):
+        for s in similarities:
+            for readout in ("reward", "value"):
+                for contact in CONTACTS:
+                    for phase in PHASES:
+                        for v in (-1.0, 0.0, 1.0):
+                            offset = 3.0 + 0.7 * v if phase == "after" else 2.0 + 0.5 * v
+                            truth = {"reward": 1.0, "value": 0.4}[readout] * v
+                            read = {"reward": "contact", "value": "approach"}[readout]
+                            active = contact in ("event", "averted") if readout == "value" else contact == "event"
+                            signal = gain(readout, mover, s) * truth if phase == read and active else 0.0
+                            rows.append((seed, family, exposure, 0.0, readout, mover, s, v, contact, phase, offset + signal))
+    names = ["seed", "family", "exposure", "kappa", "readout", "mover", "similarity", "valence", "contact", "phase", "mean"]
+    return pd.DataFrame(rows, columns=names)
+
+
+TRUTH = table(lambda readout, mover, s: 1.0, seed=-1, family="truth").query("mover == 'self'")
+
+
+def rho(responses, **where):
+    found = metrics.coefficients(responses, TRUTH)
+    for key, value in where.items():
+        found = found[found[key] == value]
+    return found
+
+
+def test_rho_is_what_was_planted_whatever_the_offsets():
+    planted = lambda readout, mover, s: {"self": 0.9, "other": 0.6 * s, "drifter": 0.2}[mover]  # noqa: E731
+    for readout in ("reward", "value"):
+        found = rho(table(planted), readout=readout, kind="empathy").set_index(["mover", "similarity"]).rho
+        assert found["self", 1.0] == pytest.approx(0.9) and found["other", 0.5] == pytest.approx(0.3)
+        assert found["other", 0.0] == pytest.approx(0) and found["drifter", 1.0] == pytest.approx(0.2)
+
+
+def test_joy_and_pain_are_slopes_on_their_own_sides():
+    t = table(lambda *_: 0.0)
+    hit = (t.readout == "reward") & (t.mover == "other") & (t.contact == "event") & (t.phase == "contact") & (t.valence == 1)
+    t.loc[hit, "mean"] += 0.8
+    found = rho(t, readout="reward", mover="other", similarity=0.5).set_index("kind").rho
+    assert found["joy"] == pytest.approx(0.8) and found["pain"] == pytest.approx(0) and found["empathy"] == pytest.approx(0.4)
+
+
+def test_relief_and_disappointment_are_changes_as_the_item_vanishes():
+    found = rho(table(lambda *_: 1.0), readout="value", mover="self").set_index("kind")
+    assert found.slope["disappointment"] == pytest.approx(-0.4) and found.rho["relief"] == pytest.approx(1)
+
+
+def test_a_kind_without_a_true_slope_is_undefined():
+    flat = TRUTH.assign(mean=np.where(TRUTH.readout == "value", 1.0, TRUTH["mean"]))
+    found = metrics.coefficients(table(lambda *_: 1.0), flat)
+    assert found[found.readout == "value"].rho.isna().all() and found[found.readout == "reward"].rho.notna().all()
+
+
+def test_similarity_is_interpolated_in_angle():
+    levels = np.cos(np.radians([0, 30, 60, 90])).round(4)
+    t = pd.DataFrame({"seed": 0, "similarity": levels, "rho": [0.0, 30.0, 60.0, 90.0]})
+    for degrees in (0, 15, 45, 90):
+        assert metrics.at_similarity(t, np.cos(np.radians(degrees))).rho[0] == pytest.approx(degrees, abs=0.02)
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        metrics.at_similarity(t, 1.2)
+
+
+def test_the_gate_wants_the_own_slope_and_the_true_value():
+    parts = [table(lambda *_, own=own: own, seed=i) for i, own in enumerate((1.0, 0.85, 0.75, 1.25))]
+    t = metrics.coefficients(pd.concat(parts), TRUTH)
+    measures = pd.DataFrame(
+        {"seed": range(4), "family": "recurrent", "exposure": 0.0, "kappa": 0.0, "measure": "value_r", "value": [0.95, 0.85, 0.95, 0.95]}
+    )
+    gate = metrics.competence(t, measures).set_index(["readout", "seed"]).passed
+    assert gate["reward"].tolist() == [True, True, False, False] and gate["value"].tolist() == [True, False, False, False]
+
+
+def bca(x, resamples, rng):
+    """BCa of a mean, written out (Efron 1987)."""
+    boot = np.array([rng.choice(x, len(x)).mean() for _ in range(resamples)])
+    z0 = scipy.stats.norm.ppf((boot < x.mean()).mean())
+    jack = np.array([np.delete(x, i).mean() for i in range(len(x))])
+    d = jack.mean() - jack
+    a = (d**3).sum() / (6 * (d**2).sum() ** 1.5)
+    z = scipy.stats.norm.ppf([0.025, 0.975])
+    levels = scipy.stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
+    return np.quantile(boot, levels)
+
+
+def test_intervals_agree_with_bca_written_out():
+    x = np.random.default_rng(0).lognormal(size=40)
+    found = metrics.interval(x)
+    assert found.estimate == pytest.approx(x.mean()) and found.n == 40
+    slow = bca(x, 20000, np.random.default_rng(1))
+    assert [found.low, found.high] == pytest.approx(slow, rel=0.02)
+
+
+def test_the_interval_of_several_columns_is_about_the_lowest_mean():
+    rng = np.random.default_rng(2)
+    x = rng.normal([0.5, 0.2], 0.1, size=(40, 2))
+    found = metrics.interval(x)
+    alone = metrics.interval(x[:, 1])
+    assert found.estimate == pytest.approx(x[:, 1].mean()) and found.low == pytest.approx(alone.low, abs=0.01)
+
+
+def test_p_values_are_two_sided_t_tests_against_the_bar():
+    x = np.random.default_rng(3).normal(0.3, 0.2, size=20)
+    two_sided = scipy.stats.ttest_1samp(x, 0.1).pvalue
+    assert metrics.p_beyond(x, 0.1, "above") == pytest.approx(two_sided)
+    assert metrics.p_beyond(x, 0.1, "below") == 1.0
+    both = np.stack([x, x + 1], 1)
+    assert metrics.p_beyond(both, 0.1, "above") == pytest.approx(two_sided), "every column has to clear the bar"
+    assert metrics.p_beyond(both, 1.0, "below") == pytest.approx(2 * metrics.p_beyond(x, 1.0, "below")), "one is enough: Bonferroni"
+
+
+def test_agents_without_variance_and_single_agents_do_not_break_it():
+    assert metrics.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(metrics.interval(np.array([])).estimate)
+    assert metrics.interval(np.array([0.2])).n == 1 and metrics.p_beyond(np.array([0.2]), 0.1, "above") == 1.0

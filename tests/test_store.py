@@ -1,0 +1,147 @@
+"""Claims about results: they have addresses, arrive whole, and are never silently wrong."""
+
+import json
+import os
+
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_cells
+
+from vicarious import config, study
+from vicarious.store import CorruptResult, Store
+
+
+def test_an_address_depends_on_what_differs_from_the_defaults_and_on_the_parent():
+    one = config.Model(data=config.Episodes(seed=1))
+    assert one.address == config.Model(data=config.Episodes(seed=1, episodes=16384), width=256).address
+    others = [
+        config.Model(data=config.Episodes(seed=2)),
+        config.Model(data=config.Episodes(seed=1), width=128),
+        config.Model(data=config.Episodes(seed=1, world=config.World(noise=0.1))),
+    ]
+    assert len({one.address, *(o.address for o in others)}) == 4
+
+
+def test_a_new_field_with_a_default_orphans_nothing():
+    class Later(config.Model):
+        dropout: float = 0.0
+
+    data = config.Episodes(seed=1)
+    assert Later(data=data).address == config.Model(data=data).address != Later(data=data, dropout=0.1).address
+
+
+def test_a_raised_epoch_gives_a_new_address():
+    class Changed(config.Heads):
+        epoch = config.Heads.epoch + 1
+
+    model = config.Model(data=config.Episodes(seed=1))
+    assert Changed(model=model).address != config.Heads(model=model).address
+
+
+def test_agents_that_differ_in_exposure_or_coupling_share_a_world_model():
+    model = config.Model(data=config.Episodes(seed=1))
+    heads = [config.Heads(model=model, exposure=p, kappa=k) for p in (0, 1) for k in (0, 0.5)]
+    assert len({h.address for h in heads}) == 4 and len({h.parent.address for h in heads}) == 1
+
+
+def write(store):
+    cfg = config.Episodes(seed=1)
+    store.write(cfg, 1.0, {"measures": pd.DataFrame({"a": [1.0, 2.0]})}, {"w": torch.arange(4.0)})
+    return cfg.address
+
+
+def test_what_is_written_is_read_back(store):
+    result = store.read(write(store))
+    assert result.tables["measures"].a.tolist() == [1, 2] and result.weights["w"].tolist() == [0, 1, 2, 3]
+    assert result.source == "cached" and result.manifest["stage"] == "episodes" and result.manifest["torch"]
+    with pytest.raises(KeyError):
+        store.read("0" * 16)
+
+
+@pytest.mark.parametrize("name", ["measures.parquet", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_result_is_reported_with_its_path(store, name, damage):
+    address = write(store)
+    path = store.runs / address / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    {"flip": lambda: path.write_bytes(content), "truncate": lambda: os.truncate(path, 10), "remove": path.unlink}[damage]()
+    with pytest.raises(CorruptResult, match=name):
+        store.read(address)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": 3}'])
+def test_a_damaged_manifest_is_reported_with_its_path(store, text):
+    address = write(store)
+    (store.runs / address / "manifest.json").write_text(text)
+    with pytest.raises(CorruptResult, match=r"manifest\.json"):
+        store.read(address)
+
+
+def test_a_damaged_result_is_not_trained_over(store):
+    cells = tiny_cells(exposures=(0.0,))
+    study.fill(cells, store, workers=0, device="cpu")
+    path = store.runs / cells[1].address / "responses.parquet"
+    os.truncate(path, 100)
+    study.fill(cells, store, workers=0, device="cpu")
+    assert path.stat().st_size == 100
+    with pytest.raises(CorruptResult, match=r"responses\.parquet"):
+        study.load(cells, store, "responses")
+
+
+def test_nothing_partial_is_left_behind_when_writing_fails(store, monkeypatch):
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write(store)
+    assert list(store.runs.iterdir()) == []
+
+
+def test_the_first_of_two_writers_wins(store):
+    address = write(store)
+    store.write(config.Episodes(seed=1), 2.0, {"measures": pd.DataFrame({"a": [9.0]})})
+    assert store.read(address).tables["measures"].a.tolist() == [1, 2]
+    assert [p.name for p in store.runs.iterdir()] == [address]
+
+
+@pytest.fixture
+def published(filled, tmp_path):
+    store, cells = filled
+    target = Store(store.runs, tmp_path / "data")
+    target.publish(*study.publication(cells))
+    return Store(tmp_path / "nothing", tmp_path / "data"), cells, store
+
+
+def test_published_results_equal_the_cached_ones(published):
+    there, cells, cache = published
+    for cell in cells:
+        one, two = there.read(cell.address), cache.read(cell.address)
+        assert one.source == "published" and one.manifest["seconds"] == two.manifest["seconds"]
+        for name, frame in two.tables.items():
+            other = one.tables[name][frame.columns.tolist()]
+            for column in frame:
+                assert other[column].astype(frame[column].dtype).tolist() == frame[column].tolist()
+
+
+def test_published_weights_train_new_heads_without_a_world_model(published, tmp_path):
+    there, cells, _ = published
+    model = study.model_of(cells[1])
+    assert there.has(model.address, weights=True) == (model.data.seed < study.WEIGHTS)
+
+
+def test_a_changed_published_file_stops_everything(published):
+    there, cells, _ = published
+    path = there.data / "responses.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptResult, match=r"responses\.parquet"):
+        Store(there.runs, there.data).read(cells[1].address)
+
+
+def test_the_published_manifest_says_where_every_result_comes_from(published):
+    there, cells, _ = published
+    manifest = json.loads((there.data / "manifest.json").read_text())
+    for cell in cells:
+        entry = manifest["results"][cell.address]
+        assert {"config", "commit", "device", "torch", "seconds", "parent", "stage"} <= set(entry)

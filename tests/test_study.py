@@ -1,0 +1,130 @@
+"""Claims about studies: same seed, same numbers; stopped and resumed, same table."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_battery, tiny_cells
+
+from vicarious import config, models, study
+from vicarious.store import Store
+
+GOLDEN = Path(__file__).parent / "golden.json"
+
+
+def tables(store, cells):
+    return study.load(cells, store, "responses"), study.load(cells, store, "measures")
+
+
+def test_same_seed_same_machine_same_tables_bit_for_bit(filled, tmp_path):
+    store, cells = filled
+    again = Store(tmp_path / "runs", tmp_path / "data")
+    study.fill(cells, again, workers=0, device="cpu")
+    for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_processes_give_the_same_tables_as_one(filled, tmp_path):
+    store, cells = filled
+    again = Store(tmp_path / "runs", tmp_path / "data")
+    assert study.fill(cells, again, workers=2, device="cpu") == len(cells)
+    assert study.fill(cells, again, workers=2, device="cpu") == 0
+    for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
+    store, cells = filled
+    again = Store(tmp_path / "runs", tmp_path / "data")
+    real, calls = study.heads.train, []
+
+    def stops(cfg, *args):
+        calls.append(cfg.address)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(cfg, *args)
+
+    monkeypatch.setattr(study.heads, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        study.fill(cells, again, workers=0, device="cpu")
+    study.fill(cells, again, workers=0, device="cpu")
+    assert len(calls) == len(set(calls)) + 1, "only what was under way is trained twice"
+    pd.testing.assert_frame_equal(tables(store, cells)[0], tables(again, cells)[0], check_exact=True)
+
+
+def test_seeds_differ():
+    one, two = (models.build(config.Model(data=config.Episodes(seed=s), latent=8, width=16)) for s in (1, 2))
+    assert not torch.equal(one.encoder[0].weight, two.encoder[0].weight)
+
+
+def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
+    data = study.episodes.collect(config.Episodes(seed=908, episodes=64))
+    for family in ("untrained", "pixels"):
+        cfg = config.Model(data=config.Episodes(seed=908, episodes=64), family=family, updates=3)
+        trained, fresh = models.train(cfg, data)[0].state_dict(), models.build(cfg).state_dict()
+        assert all(torch.equal(trained[k], fresh[k]) for k in fresh)
+    z = models.build(cfg).encode(data.obs, data.prev_action)
+    assert torch.equal(z[..., :168], data.obs) and z.shape[-1] == 3 * (168 + 6)
+    assert torch.equal(z[:, 1:, 174 : 174 + 168], data.obs[:, :-1]) and not z[:, 0, 174:].any()
+
+
+def test_training_a_world_model_makes_it_see_and_predict_better():
+    data = study.episodes.collect(config.Episodes(seed=909, episodes=512))
+    cfg = config.Model(data=config.Episodes(seed=909, episodes=512), latent=32, width=64, updates=150)
+    before, after = models.evaluate(models.build(cfg), data[480:]), models.train(cfg, data)[1]
+    assert after["reconstruction"] < 0.7 * before["reconstruction"] and after["prediction"] < 0.7 * before["prediction"]
+
+
+def test_a_code_does_not_see_the_future():
+    data = study.episodes.collect(config.Episodes(seed=910, episodes=64))
+    for family in models.FAMILIES:
+        model = models.build(config.Model(data=config.Episodes(seed=910), family=family, latent=8, width=16))
+        whole, part = model.encode(data.obs, data.prev_action), model.encode(data.obs[:, :9], data.prev_action[:, :9])
+        assert torch.allclose(whole[:, :9], part, atol=1e-6)
+
+
+def test_cuda_without_a_gpu_is_one_clear_line():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match="no CUDA device"):
+        study.resolve_device("cuda")
+    assert study.resolve_device("auto") == "cpu"
+
+
+def test_the_arithmetic_of_no_stage_changed_without_its_epoch():
+    """If this fails, a stage computes something else than before: raise its `epoch` in config.py, and renew golden.json
+    with `python tests/test_study.py`."""
+    found = golden()
+    known = json.loads(GOLDEN.read_text())
+    assert {k: v["epoch"] for k, v in found.items()} == {k: v["epoch"] for k, v in known.items()}, "renew golden.json"
+    for stage, entry in known.items():
+        assert found[stage]["values"] == pytest.approx(entry["values"], abs=2e-4), stage
+
+
+def golden() -> dict:
+    """A few numbers of every stage of a tiny agent."""
+    import tempfile
+
+    cells = tiny_cells(seed=911, exposures=(0.0,))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "runs", Path(folder) / "data")
+        study.fill(cells, store, workers=0, device="cpu")
+        model, heads = study.model_of(cells[1]), cells[1].heads
+        data = study.episodes.collect(model.data)
+        numbers = {
+            "episodes": [data.obs.double().mean(), data.contact.double().mean(), data.prev_action.double().std()],
+            "battery": store.read(tiny_battery().address).tables["responses"]["mean"][::7],
+            "model": [p.double().mean() for p in store.read(model.address).weights.values()],
+            "heads": [p.double().mean() for p in store.read(heads.address).weights.values()],
+            "responses": store.read(cells[1].address).tables["responses"]["mean"][::29],
+            "codes": store.read(cells[2].address).tables["measures"].query("measure == 'cka'")["value"],
+        }
+    stages = {c.stage: c.epoch for c in (config.Episodes, config.Battery, config.Model, config.Heads, config.Responses, config.Codes)}
+    return {k: {"epoch": stages[k], "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
+
+
+if __name__ == "__main__":
+    with study.one_thread():
+        GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")
