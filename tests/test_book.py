@@ -22,7 +22,9 @@ def read(path):
 
 
 def test_every_chapter_has_a_parameter_model_and_a_place_in_the_book():
-    listed = {entry["file"].removeprefix("book/") for entry in yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]}
+    listed = {
+        entry["file"].removeprefix("book/") for entry in yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
+    }
     assert {p.stem for p in NOTEBOOKS} == set(chapters.CHAPTERS) <= listed
 
 
@@ -145,7 +147,10 @@ def test_the_other_chapters_of_a_variant_keep_their_stored_outputs(variant):
 
 def test_a_failing_chapter_is_named_with_its_cell_and_error(tmp_path):
     path = tmp_path / "broken.ipynb"
-    cells = [nbformat.v4.new_code_cell("seeds: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")]
+    cells = [
+        nbformat.v4.new_code_cell("seeds: int = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("1 / 0"),
+    ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     with pytest.raises(book.ChapterFailed, match=r"broken: cell 1: ZeroDivisionError"):

@@ -23,11 +23,23 @@ def test_help_is_worth_reading(command):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--only", "04-misgeneralisation", "-p", "similarty", "0.7"), ["similarty", "did you mean 'similarity'", "head_width"]),
-        (("--only", "04-misgeneralisation", "-p", "similarity", "1.7"), ["similarity=1.7", "less than or equal to 1", "seeds"]),
+        (
+            ("--only", "04-misgeneralisation", "-p", "similarty", "0.7"),
+            ["similarty", "did you mean 'similarity'", "head_width"],
+        ),
+        (
+            ("--only", "04-misgeneralisation", "-p", "similarity", "1.7"),
+            ["similarity=1.7", "less than or equal to 1", "seeds"],
+        ),
         (("--only", "04-misgeneralisation", "-p", "seeds", "two"), ["seeds=two", "valid integer", "from 1 to 1000"]),
         (("--only", "04-misgeneralisation", "-p", "profile", "large"), ["profile=large", "paper or quick"]),
-        (("--only", "04-misgeneralization",), ["did you mean '04-misgeneralisation'", "03-similarity"]),
+        (
+            (
+                "--only",
+                "04-misgeneralization",
+            ),
+            ["did you mean '04-misgeneralisation'", "03-similarity"],
+        ),
         (("-p", "exposur", "0.7"), ["did you mean 'exposure'"]),
         (("--in-place", "-p", "seeds", "2"), ["leave out -p"]),
     ],
@@ -49,7 +61,9 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch):
 def test_verdicts_without_results_say_what_to_run(tmp_path):
     shown = run("verdicts", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
     assert shown.exit_code == 0 and "vicarious study" in shown.output
-    rows = json.loads(run("verdicts", "--json", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs")).output)
+    rows = json.loads(
+        run("verdicts", "--json", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs")).output
+    )
     assert {r["verdict"] for r in rows} == {"pending"}
 
 
@@ -81,5 +95,7 @@ def test_every_parameter_is_listed_with_its_range():
 
 
 def test_commits_come_from_the_repository():
-    head = subprocess.run(["git", "-C", str(store.home()), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    head = subprocess.run(
+        ["git", "-C", str(store.home()), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+    )
     assert store.commit().rstrip("+") == (head.stdout.strip() or "unknown")

@@ -66,9 +66,7 @@ def test_debiased_cka_equals_the_u_centred_inner_product():
 
 def test_independent_codes_have_no_debiased_cka():
     rng = np.random.default_rng(1)
-    found = [
-        codes.debiased_cka(*(torch.tensor(rng.normal(size=(60, 30))) for _ in range(2))) for _ in range(30)
-    ]
+    found = [codes.debiased_cka(*(torch.tensor(rng.normal(size=(60, 30))) for _ in range(2))) for _ in range(30)]
     assert abs(np.mean(found)) < 0.03
 
 
@@ -78,6 +76,8 @@ def test_measures_are_complete_and_the_probe_is_bounded(filled):
     assert {c.model.family for c in code_cells} == set(models.FAMILIES)
     for cell in code_cells:
         table = store.read(cell.address).tables["measures"]
-        assert {"r2", "transfer", "transfer_matched", "null0", "cosine", "cka", "auc", "p_self"} == set(table.measure) - {"r2_matched"}
+        assert {"r2", "transfer", "transfer_matched", "null0", "cosine", "cka", "auc", "p_self"} == set(
+            table.measure
+        ) - {"r2_matched"}
         bounded = table[table.measure.isin(["auc", "p_self"])]["value"]
         assert bounded.between(0, 1).all() and table["value"].notna().all()

@@ -55,7 +55,9 @@ def test_what_is_not_labelled_is_not_learnt_from():
     one, two = (heads.losses(head, z, r, known, cfg) for r in (reward, changed))
     assert all(torch.equal(one[k], two[k]) for k in one)
     full = torch.ones_like(known)
-    assert not torch.equal(heads.losses(head, z, changed, full, cfg)["reward"], heads.losses(head, z, reward, full, cfg)["reward"])
+    assert not torch.equal(
+        heads.losses(head, z, changed, full, cfg)["reward"], heads.losses(head, z, reward, full, cfg)["reward"]
+    )
 
 
 def test_every_exposure_learns_from_as_many_frames():

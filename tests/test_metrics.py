@@ -23,8 +23,22 @@ def table(gain, seed=0, family="recurrent", exposure=0.0, levels=(1.0, 0.5, 0.0)
                             read = {"reward": "contact", "value": "approach"}[readout]
                             active = contact in ("event", "averted") if readout == "value" else contact == "event"
                             signal = gain(readout, mover, s) * truth if phase == read and active else 0.0
-                            rows.append((seed, family, exposure, 0.0, readout, mover, s, v, contact, phase, offset + signal))
-    names = ["seed", "family", "exposure", "kappa", "readout", "mover", "similarity", "valence", "contact", "phase", "mean"]
+                            rows.append(
+                                (seed, family, exposure, 0.0, readout, mover, s, v, contact, phase, offset + signal)
+                            )
+    names = [
+        "seed",
+        "family",
+        "exposure",
+        "kappa",
+        "readout",
+        "mover",
+        "similarity",
+        "valence",
+        "contact",
+        "phase",
+        "mean",
+    ]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -48,10 +62,20 @@ def test_rho_is_what_was_planted_whatever_the_offsets():
 
 def test_joy_and_pain_are_slopes_on_their_own_sides():
     t = table(lambda *_: 0.0)
-    hit = (t.readout == "reward") & (t.mover == "other") & (t.contact == "event") & (t.phase == "contact") & (t.valence == 1)
+    hit = (
+        (t.readout == "reward")
+        & (t.mover == "other")
+        & (t.contact == "event")
+        & (t.phase == "contact")
+        & (t.valence == 1)
+    )
     t.loc[hit, "mean"] += 0.8
     found = rho(t, readout="reward", mover="other", similarity=0.5).set_index("kind").rho
-    assert found["joy"] == pytest.approx(0.8) and found["pain"] == pytest.approx(0) and found["empathy"] == pytest.approx(0.4)
+    assert (
+        found["joy"] == pytest.approx(0.8)
+        and found["pain"] == pytest.approx(0)
+        and found["empathy"] == pytest.approx(0.4)
+    )
 
 
 def test_relief_and_disappointment_are_changes_as_the_item_vanishes():
@@ -78,10 +102,22 @@ def test_the_gate_wants_the_own_slope_and_the_true_value():
     parts = [table(lambda *_, own=own: own, seed=i) for i, own in enumerate((1.0, 0.85, 0.75, 1.25))]
     t = metrics.coefficients(pd.concat(parts), TRUTH)
     measures = pd.DataFrame(
-        {"seed": range(4), "family": "recurrent", "exposure": 0.0, "kappa": 0.0, "measure": "value_r", "value": [0.95, 0.85, 0.95, 0.95]}
+        {
+            "seed": range(4),
+            "family": "recurrent",
+            "exposure": 0.0,
+            "kappa": 0.0,
+            "measure": "value_r",
+            "value": [0.95, 0.85, 0.95, 0.95],
+        }
     )
     gate = metrics.competence(t, measures).set_index(["readout", "seed"]).passed
-    assert gate["reward"].tolist() == [True, True, False, False] and gate["value"].tolist() == [True, False, False, False]
+    assert gate["reward"].tolist() == [True, True, False, False] and gate["value"].tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def bca(x, resamples, rng):
@@ -119,9 +155,13 @@ def test_p_values_are_two_sided_t_tests_against_the_bar():
     assert metrics.p_beyond(x, 0.1, "below") == 1.0
     both = np.stack([x, x + 1], 1)
     assert metrics.p_beyond(both, 0.1, "above") == pytest.approx(two_sided), "every column has to clear the bar"
-    assert metrics.p_beyond(both, 1.0, "below") == pytest.approx(2 * metrics.p_beyond(x, 1.0, "below")), "one is enough: Bonferroni"
+    assert metrics.p_beyond(both, 1.0, "below") == pytest.approx(2 * metrics.p_beyond(x, 1.0, "below")), (
+        "one is enough: Bonferroni"
+    )
 
 
 def test_agents_without_variance_and_single_agents_do_not_break_it():
-    assert metrics.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(metrics.interval(np.array([])).estimate)
+    assert metrics.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(
+        metrics.interval(np.array([])).estimate
+    )
     assert metrics.interval(np.array([0.2])).n == 1 and metrics.p_beyond(np.array([0.2]), 0.1, "above") == 1.0

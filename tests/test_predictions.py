@@ -12,7 +12,19 @@ from vicarious import metrics, predictions
 LEVELS = (1.0, 0.9, 0.5, 0.0)
 
 
-def evidence(n=40, other=0.4, drifter=0.1, pixels=0.1, orthogonal=0.0, own=1.0, auc=1.0, transfer=0.6, control=0.2, noise=0.03, passing=1.0):
+def evidence(
+    n=40,
+    other=0.4,
+    drifter=0.1,
+    pixels=0.1,
+    orthogonal=0.0,
+    own=1.0,
+    auc=1.0,
+    transfer=0.6,
+    control=0.2,
+    noise=0.03,
+    passing=1.0,
+):
     """n agents per family with these coefficients at s = .5 for both heads, and codes that transfer so well."""
     rng, parts, measures = np.random.default_rng(0), [], []
     for seed in range(n):
@@ -30,7 +42,12 @@ def evidence(n=40, other=0.4, drifter=0.1, pixels=0.1, orthogonal=0.0, own=1.0, 
             agent = {"seed": seed, "family": family, "exposure": 0.0, "kappa": 0.0, "mover": "self", "similarity": 1.0}
             measures.append(agent | {"measure": "value_r", "value": 0.95})
             measures.append(agent | {"measure": "r2", "value": 0.9})
-            code = {"transfer": (transfer if family == "recurrent" else control) + jitter, "auc": auc, "p_self": 0.01, "null0": -0.1 + jitter}
+            code = {
+                "transfer": (transfer if family == "recurrent" else control) + jitter,
+                "auc": auc,
+                "p_self": 0.01,
+                "null0": -0.1 + jitter,
+            }
             for name, value in code.items():
                 for s in LEVELS:
                     measures.append(agent | {"mover": "other", "similarity": s, "measure": name, "value": value})
@@ -47,7 +64,9 @@ LIVE = ["P1a", "P1b", "P2a/reward", "P2b/reward", "P2a/value", "P2b/value", "F1"
 def test_planted_empathy_is_supported_and_everything_else_pending():
     found = verdict(evidence())
     assert {k: v for k, v in found.items() if v != "pending"} == dict.fromkeys(LIVE, "supported")
-    assert {"P3", "P4", "P5/data/p0", "P6a/reward", "P7", "F2", "A", "B"} <= {k for k, v in found.items() if v == "pending"}
+    assert {"P3", "P4", "P5/data/p0", "P6a/reward", "P7", "F2", "A", "B"} <= {
+        k for k, v in found.items() if v == "pending"
+    }
 
 
 def test_planted_indifference_is_contradicted():
@@ -113,8 +132,20 @@ def test_ids_are_unique_and_cover_the_preregistration():
 
 
 def test_thresholds_are_the_preregistered_ones():
-    assert (predictions.MARGIN, predictions.NULL, predictions.S, predictions.P, predictions.MINIMUM) == (0.1, 0.05, 0.5, 0.0, 10)
-    assert (metrics.TOLERANCE, metrics.AGREEMENT, metrics.PASSING, metrics.IDENTITY, metrics.UNDEFINED) == (0.2, 0.9, 0.9, 0.95, 0.1)
+    assert (predictions.MARGIN, predictions.NULL, predictions.S, predictions.P, predictions.MINIMUM) == (
+        0.1,
+        0.05,
+        0.5,
+        0.0,
+        10,
+    )
+    assert (metrics.TOLERANCE, metrics.AGREEMENT, metrics.PASSING, metrics.IDENTITY, metrics.UNDEFINED) == (
+        0.2,
+        0.9,
+        0.9,
+        0.95,
+        0.1,
+    )
     assert (predictions.CONFIRMATORY, predictions.SWEEP, predictions.FAMILIES) == (40, 20, 10)
 
 
@@ -122,6 +153,19 @@ def test_thresholds_are_the_preregistered_ones():
 def test_json_is_plain_and_complete(found):
     rows = predictions.as_json(predictions.verdicts(evidence(n=12) if found else None))
     text = json.dumps(rows, allow_nan=False)
-    need = {"id", "prediction", "part", "head", "family", "claim", "statistic", "estimate", "ci_low", "ci_high", "n", "excluded"}
+    need = {
+        "id",
+        "prediction",
+        "part",
+        "head",
+        "family",
+        "claim",
+        "statistic",
+        "estimate",
+        "ci_low",
+        "ci_high",
+        "n",
+        "excluded",
+    }
     need |= {"gate_passed", "provisional", "verdict"}
     assert all(need <= set(row) for row in json.loads(text))

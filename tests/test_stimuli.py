@@ -92,7 +92,11 @@ def test_the_truth_is_one_for_reward_and_nearness_for_value(scenes):
     from vicarious import metrics
 
     table = responses.truth(CFG, stimuli.true_values(CFG, scenes))
-    slope = metrics.slopes(table.assign(seed=-1, family="truth", exposure=0.0, kappa=0.0)).set_index(["readout", "kind"]).slope
+    slope = (
+        metrics.slopes(table.assign(seed=-1, family="truth", exposure=0.0, kappa=0.0))
+        .set_index(["readout", "kind"])
+        .slope
+    )
     assert slope["reward", "empathy"] == pytest.approx(1.0)
     assert 0.2 < slope["value", "empathy"] < 0.6
     assert slope["value", "disappointment"] < -0.5, "value falls as a good item vanishes and V counts what is ahead"

@@ -66,7 +66,9 @@ def test_a_damaged_result_is_reported_with_its_path(store, name, damage):
     path = store.runs / address / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    {"flip": lambda: path.write_bytes(content), "truncate": lambda: os.truncate(path, 10), "remove": path.unlink}[damage]()
+    {"flip": lambda: path.write_bytes(content), "truncate": lambda: os.truncate(path, 10), "remove": path.unlink}[
+        damage
+    ]()
     with pytest.raises(CorruptResult, match=name):
         store.read(address)
 

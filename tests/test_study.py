@@ -121,7 +121,10 @@ def golden() -> dict:
             "responses": store.read(cells[1].address).tables["responses"]["mean"][::29],
             "codes": store.read(cells[2].address).tables["measures"].query("measure == 'cka'")["value"],
         }
-    stages = {c.stage: c.epoch for c in (config.Episodes, config.Battery, config.Model, config.Heads, config.Responses, config.Codes)}
+    stages = {
+        c.stage: c.epoch
+        for c in (config.Episodes, config.Battery, config.Model, config.Heads, config.Responses, config.Codes)
+    }
     return {k: {"epoch": stages[k], "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
 
 

@@ -108,7 +108,9 @@ def test_position_does_not_give_identity_away(seed):
     cfg, g = config.World(), torch.Generator().manual_seed(seed)
     state = roll(cfg, g, batch=16)[0][-1]
     state = replace(state, angle=torch.zeros_like(state.angle))
-    swapped = replace(state, side=1 - state.side, pos=state.pos.flip(1), items=state.items.flip(1), contact=state.contact.flip(1))
+    swapped = replace(
+        state, side=1 - state.side, pos=state.pos.flip(1), items=state.items.flip(1), contact=state.contact.flip(1)
+    )
     look = world.look(cfg, seed)
     assert torch.equal(world.observe(state, cfg, look), world.observe(swapped, cfg, look))
 
@@ -187,6 +189,12 @@ def test_exposure_is_nested_and_labels_all_but_the_others_contacts():
 
 
 def test_an_unusable_world_is_refused():
-    for bad in ({"ladder": (1, 0)}, {"ladder": (1.0, 2.0)}, {"max_items": 9}, {"other_purpose": (0.9, 0.3)}, {"colour": 1}):
+    for bad in (
+        {"ladder": (1, 0)},
+        {"ladder": (1.0, 2.0)},
+        {"max_items": 9},
+        {"other_purpose": (0.9, 0.3)},
+        {"colour": 1},
+    ):
         with pytest.raises(ValueError):
             config.World(**bad)

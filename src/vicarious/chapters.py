@@ -75,6 +75,9 @@ class Misgeneralisation(Parameters):
 class Verdicts(Parameters):
     controls: ClassVar[tuple[str, ...]] = study.FAMILIES
 
+    def exposures(self) -> tuple[float, ...]:
+        return study.EXPOSURES
+
 
 CHAPTERS: dict[str, type[Parameters]] = {
     "01-apparatus": Apparatus,

@@ -169,15 +169,15 @@ def filmstrip(
 
 def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
     """Channels [H, W, C] as pictures: one row per entry, one column per channel."""
-    fig, axes = plt.subplots(len(rows), len(names), figsize=(1.25 * len(names), 0.95 * len(rows) + 0.3), squeeze=False)
+    fig, axes = plt.subplots(len(rows), len(names), figsize=(1.15 * len(names), 0.62 * len(rows) + 0.3), squeeze=False)
     for line, (title, picture) in zip(axes, rows.items(), strict=True):
         for ax, channel, name in zip(line, range(picture.shape[-1]), names, strict=True):
             ax.imshow(picture[..., channel], cmap="RdBu_r", vmin=-1.1, vmax=1.1)
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
-            if line is axes[0]:
-                ax.set_title(name, fontsize=8)
-        line[0].set_ylabel(title, fontsize=9)
+        line[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name, fontsize=8)
     return fig
 
 
@@ -245,7 +245,7 @@ def code_similarity(evidence: Evidence, measures: dict[str, str], mark: float) -
 
 def forest(rows: pd.DataFrame, bar: float | None = None) -> Figure:
     """Estimates with intervals; rows: columns label, estimate, low, high and colour."""
-    fig, ax = plt.subplots(figsize=(7.2, 0.36 * len(rows) + 0.9))
+    fig, ax = plt.subplots(figsize=(8.4, 0.29 * len(rows) + 0.9))
     y = np.arange(len(rows))[::-1]
     ax.hlines(y, rows.low, rows.high, color=rows.colour, lw=2)
     ax.scatter(rows.estimate, y, color=rows.colour, zorder=3)

@@ -122,6 +122,9 @@ class Interval:
     high: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.estimate:z.2f} [{self.low:z.2f}, {self.high:z.2f}]" if self.n else "not estimable"
+
 
 def interval(x: np.ndarray, resamples: int = 9999) -> Interval:
     """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a BCa bootstrap interval.

@@ -489,8 +489,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         return {
             "id": r["id"],
             "claim": r["claim"],
-            "estimate": f"{r['estimate']:.2f}" if live else "",
-            "95% interval": f"{r['ci_low']:.2f} to {r['ci_high']:.2f}" if live else "",
+            "estimate": f"{r['estimate']:z.2f}" if live else "",
+            "95% interval": f"{r['ci_low']:z.2f} to {r['ci_high']:z.2f}" if live else "",
             "n": str(r["n"]) if live else "",
             "verdict": r["verdict"] + (" (provisional)" if live and r["provisional"] else ""),
             "note": r["note"],
