@@ -1,5 +1,6 @@
 """Claims about the chambers."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -90,7 +91,7 @@ def test_coupling_adds_exactly_kappa_times_the_others_worth(seed, kappa, taste):
 def test_items_come_by_respawn_and_go_by_consumption_alone(seed, name):
     cfg, g = WORLDS[name], torch.Generator().manual_seed(seed)
     states, _ = roll(cfg, g, batch=16)
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         under = torch.zeros_like(before.items, dtype=torch.bool).scatter(2, before.pos.unsqueeze(2), True)
         left = torch.where(under, 0, before.items)
         born = (left == 0) & (after.items > 0)

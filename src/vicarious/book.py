@@ -85,7 +85,7 @@ def normalise(notebook: Path) -> None:
 
 
 def build(source: Path, out: Path) -> Path:
-    """HTML from staged sources, warnings as errors.  Returns the index.  Raises BuildFailed with the tool's last lines."""
+    """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the tool's own lines."""
     work = out / ".jupyter-book"
     shutil.rmtree(work, ignore_errors=True)
     command = [

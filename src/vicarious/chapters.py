@@ -128,7 +128,7 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Parameters:
-    """As `validate`; where the cells are not all published and `seeds` is not given, the seeds with published weights."""
+    """As `validate`; where something has to be trained and `seeds` is not given, the seeds with published weights."""
     parameters = validate(chapter, given)
     if "seeds" in given or parameters.profile != "paper":
         return parameters

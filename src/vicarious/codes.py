@@ -31,8 +31,9 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     """Tidy measures of one world model: measure, mover, similarity, value.
 
     r2: of a decoder fitted to the self; transfer: the same over R2 within self; both also `_matched`; null: transfer
-    of decoders fitted to permuted labels; cosine: of coding axes, over the self's split-half ceiling; cka: debiased linear CKA; auc and
-    p_self: who moved.  Decoder and probe are fitted to scenes of their own, `cfg.fit_scenes`, and judged on the battery.
+    of decoders fitted to permuted labels; cosine: of coding axes, over the self's own between two sets of scenes; cka:
+    debiased linear CKA; auc and p_self: who moved.  Decoder and probe are fitted to scenes of their own,
+    `cfg.fit_scenes`, and judged on the battery.
     """
     fitting = _fitting_codes(cfg, model)
     flat = fitting["self"].flatten(0, -2)
@@ -137,10 +138,10 @@ def _axes(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
 def debiased_cka(x: Tensor, y: Tensor) -> float:
     """Linear CKA of x [R, D] and y [R, D'] with the unbiased HSIC estimator (Song et al. 2012, eq. 5)."""
 
-    def hsic(k: Tensor, l: Tensor) -> Tensor:
-        n = len(k)
-        cross = k.sum(0) @ l.sum(0)
-        return (k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * cross
+    def hsic(a: Tensor, b: Tensor) -> Tensor:
+        n = len(a)
+        cross = a.sum(0) @ b.sum(0)
+        return (a * b).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * cross
 
     k, l = (z.double() @ z.double().T for z in (x, y))  # noqa: E741
     k.fill_diagonal_(0), l.fill_diagonal_(0)

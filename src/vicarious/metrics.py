@@ -22,7 +22,7 @@ CONTROLS = ("pixels", "untrained")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of vicarious response: a contrast over (contact, phase), and the valences between which its slope is taken."""
+    """One kind of response: a contrast over (contact, phase), and the valences between which its slope is taken."""
 
     contrast: dict[tuple[str, str], float]
     valences: str = "all"  # all, gain (0 and above) or loss (0 and below)

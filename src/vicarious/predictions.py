@@ -74,7 +74,7 @@ class Evidence:
     def measure(
         self, name: str, seeds: list[int], family: str = "recurrent", mover: str = "other", s: float | None = None
     ) -> np.ndarray:
-        """A code measure [n] of the given seeds at similarity s; a transfer is NaN where the self itself is not decodable."""
+        """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
         t_all = self.measures[self.measures.family == family]
         t = t_all[(t_all.measure == name) & (t_all.mover == mover)]
         found = _per_seed(t, "value", seeds, self.s if s is None else s)

@@ -87,7 +87,7 @@ def _first(cfg: config.Battery, count: int) -> State:
 
 
 def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]:
-    """Ordinary frames up to and with the approach, in role space: pos, actions [B, T, M], items [B, T, M, N], good [B]."""
+    """Ordinary frames up to the approach, in role space: pos, actions [B, T, M], items [B, T, M, N], good [B]."""
     g = world.generator(cfg.seed, "battery/context")
     worth = world.values(cfg.world)
     worth = worth if mover == "self" else worth.flip(0)
@@ -209,7 +209,7 @@ def true_values(cfg: config.Battery, scenes: Scenes, quiet: bool = True) -> Tens
     purpose = torch.full_like(state.purpose, cfg.world.purpose)
     state = replace(state, purpose=purpose)
     grid = torch.arange(len(state)).view(x * k, n, t)[:, :, -len(PHASES) :]
-    out = torch.stack([_rollout(cfg, state.map(lambda f: f[grid[c].flatten()])) for c in range(x * k)])
+    out = torch.stack([_rollout(cfg, state.map(lambda f, at=at: f[at])) for at in grid.flatten(1)])
     return out.view(x, k, n, len(PHASES))
 
 

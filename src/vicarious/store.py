@@ -112,7 +112,7 @@ class Store:
         return (self.runs / address / "manifest.json").exists()
 
     def read(self, address: str, weights: bool = False) -> Result:
-        """The published result, else the cached one.  Raises KeyError if there is none, CorruptResult if it is damaged."""
+        """The published result, else the cached one.  Raises KeyError where there is none, CorruptResult if damaged."""
         name = f"weights/{address}.safetensors"
         if address in self.published["results"] and (not weights or name in self.published["files"]):
             tables = {k: t[address].reset_index(drop=True) for k, t in self._tables.items() if address in t}
@@ -166,7 +166,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, cells: list[config.Stage], weights: list[config.Stage]) -> dict[str, int]:
-        """Make `data/` hold exactly these results, tables joined by kind, weights one file each.  Returns file sizes."""
+        """Make `data/` hold exactly these results: tables joined by kind, weights one file each.  Returns sizes."""
         results = {cfg.address: self.read(cfg.address) for cfg in cells}
         tensors = {cfg.address: self.read(cfg.address, weights=True).weights for cfg in weights}
         target = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.data.parent))

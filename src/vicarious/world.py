@@ -145,7 +145,7 @@ def respawn(state: State, config: World, g: torch.Generator) -> State:
 
 
 def conduct(state: State, config: World, g: torch.Generator, worth: Tensor | None = None) -> Tensor:
-    """Scripted actions [B, M]: with probability `purpose` a greedy step, otherwise (or with nothing to seek) a random one.
+    """Scripted actions [B, M]: a greedy step with probability `purpose`, else (or with nothing to seek) a random one.
 
     worth [M, K + 1]: the bodies' tastes, `values(config)` by default.
     """

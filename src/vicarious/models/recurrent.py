@@ -22,7 +22,7 @@ class Recurrent(nn.Module):
     """z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}.
 
     Trained by squared error, summed over the F numbers of an observation: reconstruction of o_t from z_t, and
-    prediction of o_{t+1} from z_t and the self's own action a_t (the other's is not known, so that it must be expected).
+    prediction of o_{t+1} from z_t and the self's own action a_t (the other's is not known and has to be expected).
     """
 
     trained = True
