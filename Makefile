@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 
 .PHONY: help setup book test quick study clean
 help:  ## list the targets
@@ -12,7 +14,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) from requirements.lock (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 2; }
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | grep -E '^(Collecting torch|Installing|ERROR)' || true
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | sed -n -E 's/^(Collecting|Downloading) ([^ ]+).*/\1 \2/p; /^(Installing|Successfully)/p' 
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
 	@$(BIN)/python -m pip check
 	@touch $@

@@ -105,7 +105,7 @@ def test_items_come_by_respawn_and_go_by_consumption_alone(seed, name):
 @given(seeds)
 @settings(max_examples=20, deadline=None)
 def test_position_does_not_give_identity_away(seed):
-    """Swap who is who in the same picture: with identical looks the allocentric observation is the same, number by number."""
+    """Swap who is who in the same picture: with identical looks the allocentric observation stays the same."""
     cfg, g = config.World(), torch.Generator().manual_seed(seed)
     state = roll(cfg, g, batch=16)[0][-1]
     state = replace(state, angle=torch.zeros_like(state.angle))

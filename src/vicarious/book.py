@@ -85,7 +85,7 @@ def normalise(notebook: Path) -> None:
 
 
 def build(source: Path, out: Path) -> Path:
-    """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the tool's own lines."""
+    """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the warnings."""
     work = out / ".jupyter-book"
     shutil.rmtree(work, ignore_errors=True)
     command = [
@@ -163,8 +163,9 @@ def _banner(names: list[str], parameters: dict[str, chapters.Parameters], given:
         changed = parameters[name].model_dump(exclude_defaults=True)
         if changed:
             parts.append(f"{name} with " + ", ".join(f"{k} = {v}" for k, v in changed.items()))
-    return (
-        "This is a variant of the paper: "
-        + ("; ".join(parts) or "default parameters, executed anew")
-        + ". All else is as published."
+    what = "; ".join(parts) or "default parameters, executed anew"
+    quick = any(p.profile == "quick" for p in parameters.values())
+    aside = (
+        " The quick profile is too small to be competent: its numbers test the path, not the claim." if quick else ""
     )
+    return f"This is a variant of the paper: {what}. All else is as published.{aside}"

@@ -171,7 +171,7 @@ def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
     """Channels [H, W, C] as pictures: one row per entry, one column per channel."""
     fig, axes = plt.subplots(len(rows), len(names), figsize=(1.15 * len(names), 0.62 * len(rows) + 0.3), squeeze=False)
     for line, (title, picture) in zip(axes, rows.items(), strict=True):
-        for ax, channel, name in zip(line, range(picture.shape[-1]), names, strict=True):
+        for ax, channel in zip(line, range(picture.shape[-1]), strict=True):
             ax.imshow(picture[..., channel], cmap="RdBu_r", vmin=-1.1, vmax=1.1)
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
