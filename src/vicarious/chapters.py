@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from typing import ClassVar, Literal
 
@@ -165,8 +166,8 @@ class Source:
             "trained now" if c.address in fresh else r.source for c, r in zip(self.cells, results, strict=True)
         )
         parents = {r.manifest["parent"] for r in results if r.manifest["parent"]}
-        known = [self.store.read(a).manifest for a in parents if self.store.has(a)]
-        seconds = sum(m["seconds"] for m in [*known, *(r.manifest for r in results)])
+        known = [self.store.read(a).manifest for a in sorted(parents) if self.store.has(a)]
+        seconds = math.fsum(m["seconds"] for m in [*known, *(r.manifest for r in results)])
         digest = config.digest([c.address for c in self.cells])
         commits = ", ".join(sorted({r.manifest["commit"] for r in results}))
         devices = ", ".join(sorted({r.manifest["device"] for r in results}))
