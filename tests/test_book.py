@@ -103,6 +103,10 @@ def test_seeds_default_to_those_with_weights_where_training_is_needed(store):
     assert chapters.with_default_seeds("04-misgeneralisation", {"similarity": "0.7"}, target).seeds == 20
     assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64"}, target).seeds == study.WEIGHTS
     assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64", "seeds": "3"}, target).seeds == 3
+    assert chapters.with_default_seeds("verdicts", {"profile": "quick"}, target).seeds == 3
+    assert chapters.with_default_seeds("verdicts", {}, Store(store.runs, store.data)).seeds == 20, (
+        "nothing shrinks unasked"
+    )
 
 
 def status():
@@ -132,7 +136,7 @@ def test_a_variant_is_rendered_with_its_values_and_says_so(variant):
     injected = next(c for c in chapter.cells if "injected-parameters" in c.metadata.get("tags", []))
     assert "similarity = 0.7" in injected.source and "seeds = 2" in injected.source
     text = "".join(str(o.get("text", "")) for c in chapter.cells for o in c.get("outputs", []))
-    assert "n = 2" in text and "not where it was preregistered" in text
+    assert "n = 2" in text and "not as preregistered" in text
     for page in ("index", "04-misgeneralisation"):
         html = (out / "html" / "book" / f"{page}.html").read_text()
         assert "variant of the paper" in html and "similarity = 0.7" in html

@@ -52,6 +52,19 @@ def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkey
     assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "mine.txt").write_text("mine")
+    shown = run("book", "--only", "verdicts", "-p", "seeds", "2", "--out", str(tmp_path))
+    assert shown.exit_code == 2 and "holds other things" in shown.output
+    assert (tmp_path / "source" / "mine.txt").read_text() == "mine"
+
+
+def test_an_unknown_device_is_one_line():
+    shown = run("study", "--device", "gpu")
+    assert shown.exit_code == 2 and "auto, cpu, cuda or cuda:N" in shown.output
+
+
 def test_cuda_without_a_gpu_is_one_line(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     shown = run("study", "--device", "cuda")

@@ -96,6 +96,27 @@ def test_confusion_is_never_empathy():
     assert set(table.verdict[LIVE]) == {"inconclusive"} and "confusion" in table.note["P2a/reward"]
 
 
+def test_agents_without_a_value_are_listed_and_count_against_the_gate():
+    found = evidence(n=20)
+    m = found.measures
+    gone = (m.measure == "r2") & (m.family == "pixels") & m.seed.isin([3, 4, 5])
+    few = predictions.Evidence(found.coefficients, found.gates, m.assign(value=m["value"].where(~gone, 0.01)))
+    row = predictions.verdicts(few).set_index("id").loc["P1b"]
+    assert row.excluded == [3, 4, 5] and row.n == 17 and not row.gate_passed and row.verdict == "inconclusive"
+    assert "no value for agents [3, 4, 5]" in row.note
+
+
+def test_identity_that_was_not_measured_is_not_identity():
+    found = evidence(n=20)
+    m = found.measures
+    unknown = predictions.Evidence(found.coefficients, found.gates, m[~((m.measure == "auc") & (m.seed == 0))])
+    assert predictions.verdicts(unknown).set_index("id").verdict["P2a/reward"] == "inconclusive"
+
+
+def test_excluded_agents_do_not_make_a_full_study_provisional():
+    assert not predictions.verdicts(evidence(n=40, passing=0.95)).set_index("id").provisional["P2a/reward"]
+
+
 def test_one_failing_condition_is_enough():
     found = verdict(evidence(orthogonal=0.4))
     assert found["P2a/reward"] == "inconclusive", "rho without a looks contrast is not empathy for the similar"
@@ -122,7 +143,7 @@ def test_holm_takes_back_what_does_not_survive():
 def test_a_verdict_read_elsewhere_says_so():
     found = evidence()
     elsewhere = predictions.Evidence(found.coefficients, found.gates, found.measures, s=0.9)
-    assert "not where it was preregistered" in predictions.verdicts(elsewhere).set_index("id").note["P2a/reward"]
+    assert "not as preregistered" in predictions.verdicts(elsewhere).set_index("id").note["P2a/reward"]
 
 
 def test_ids_are_unique_and_cover_the_preregistration():

@@ -141,6 +141,47 @@ def test_a_changed_published_file_stops_everything(published):
         Store(there.runs, there.data).read(cells[1].address)
 
 
+def test_a_result_under_anothers_address_is_not_believed(store):
+    address = write(store)
+    other = config.Episodes(seed=2).address
+    (store.runs / address).rename(store.runs / other)
+    with pytest.raises(CorruptResult, match=f"{address} and not {other}"):
+        store.read(other)
+
+
+def test_a_folder_without_a_manifest_is_reported_before_anything_is_trained(store):
+    address = write(store)
+    (store.runs / address / "manifest.json").unlink()
+    with pytest.raises(CorruptResult, match=r"manifest\.json is missing"):
+        store.has(address)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"files": {}}', '{"files": {}, "results": []}'])
+def test_a_published_manifest_without_results_is_reported(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(CorruptResult, match=r"manifest\.json"):
+        Store(tmp_path / "runs", tmp_path).has("0" * 16)
+
+
+def test_a_published_result_whose_table_is_missing_is_reported(published):
+    there, cells, _ = published
+    path = there.data / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"].pop("responses.parquet")
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CorruptResult, match="responses"):
+        Store(there.runs, there.data).read(cells[1].address)
+
+
+def test_publishing_can_be_interrupted_and_repeated(published):
+    there, cells, cache = published
+    there.data.with_name(".replaced-data").mkdir()
+    (there.data.with_name(".replaced-data") / "left over").write_text("")
+    again = Store(cache.runs, there.data)
+    again.publish(*study.publication(cells))
+    assert Store(there.runs, there.data).read(cells[1].address).source == "published"
+
+
 def test_the_published_manifest_says_where_every_result_comes_from(published):
     there, cells, _ = published
     manifest = json.loads((there.data / "manifest.json").read_text())

@@ -100,7 +100,8 @@ def test_the_arithmetic_of_no_stage_changed_without_its_epoch():
     known = json.loads(GOLDEN.read_text())
     assert {k: v["epoch"] for k, v in found.items()} == {k: v["epoch"] for k, v in known.items()}, "renew golden.json"
     for stage, entry in known.items():
-        assert found[stage]["values"] == pytest.approx(entry["values"], abs=2e-4), stage
+        close = 5e-3 if stage == "codes" else 1e-5  # decoders train for a thousand steps
+        assert found[stage]["values"] == pytest.approx(entry["values"], rel=close, abs=close), stage
 
 
 def golden() -> dict:
@@ -116,10 +117,10 @@ def golden() -> dict:
         numbers = {
             "episodes": [data.obs.double().mean(), data.contact.double().mean(), data.prev_action.double().std()],
             "battery": store.read(tiny_battery().address).tables["responses"]["mean"][::7],
-            "model": [p.double().mean() for p in store.read(model.address).weights.values()],
-            "heads": [p.double().mean() for p in store.read(heads.address).weights.values()],
+            "model": [p.double().abs().sum() for p in store.read(model.address).weights.values()],
+            "heads": [p.double().abs().sum() for p in store.read(heads.address).weights.values()],
             "responses": store.read(cells[1].address).tables["responses"]["mean"][::29],
-            "codes": store.read(cells[2].address).tables["measures"].query("measure == 'cka'")["value"],
+            "codes": store.read(cells[2].address).tables["measures"].query("mover != 'drifter'")["value"],
         }
     stages = {
         c.stage: c.epoch

@@ -28,9 +28,13 @@ class BuildFailed(Exception):
 
 def stage(out: Path, banner: str | None) -> Path:
     """Copy the book's sources into `out/source`; a banner is shown on top of every page.  Returns that folder."""
-    root, source = store.home(), out / "source"
+    root, source, mark = store.home(), out / "source", out / ".gitignore"
+    if out.is_relative_to(root / "book") or (out.exists() and any(out.iterdir()) and not mark.exists()):
+        raise ValueError(f"{out} holds other things; choose an empty or new folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    mark.write_text("# a rendered book: made by `vicarious book`, made anew by it\n*\n")
     shutil.rmtree(source, ignore_errors=True)
-    source.mkdir(parents=True)
+    source.mkdir()
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
     shutil.copy(root / "_toc.yml", source)
     settings = yaml.safe_load((root / "_config.yml").read_text())
@@ -51,7 +55,8 @@ def execute(notebook: Path, parameters: dict) -> None:
             f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
         )
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT | {"VICARIOUS_HOME": str(store.home())})
+    where = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs.resolve()}
+    os.environ.update(ENVIRONMENT | {name: str(path) for name, path in where.items()})
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -131,7 +136,7 @@ def render(
     """
     given, names = given or {}, only or list(chapters.CHAPTERS)
     parameters = _parameters(names, given)
-    banner = _banner(names, parameters, given) if given else None
+    banner = _banner(parameters)
     where = store.home() if in_place else stage(out, banner)
     for number, (name, values) in enumerate(parameters.items(), 1):
         say(f"[{number}/{len(parameters)}] {name}")
@@ -157,15 +162,14 @@ def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.P
     }
 
 
-def _banner(names: list[str], parameters: dict[str, chapters.Parameters], given: dict[str, str]) -> str:
+def _banner(parameters: dict[str, chapters.Parameters]) -> str | None:
+    """What differs from the published paper, or None where nothing does."""
     parts = []
-    for name in names:
-        changed = parameters[name].model_dump(exclude_defaults=True)
-        if changed:
+    for name, values in parameters.items():
+        if changed := values.model_dump(exclude_defaults=True):
             parts.append(f"{name} with " + ", ".join(f"{k} = {v}" for k, v in changed.items()))
-    what = "; ".join(parts) or "default parameters, executed anew"
+    if not parts:
+        return None
     quick = any(p.profile == "quick" for p in parameters.values())
-    aside = (
-        " The quick profile is too small to be competent: its numbers test the path, not the claim." if quick else ""
-    )
-    return f"This is a variant of the paper: {what}. All else is as published.{aside}"
+    aside = " The quick profile is too small to be competent: it tests the path, not the claim." if quick else ""
+    return f"This is a variant of the paper: {'; '.join(parts)}. All else is as published.{aside}"

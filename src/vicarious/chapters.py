@@ -129,12 +129,16 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Parameters:
-    """As `validate`; where something has to be trained and `seeds` is not given, the seeds with published weights."""
+    """As `validate`; a variant that has to train and does not say `seeds` takes those with published weights.
+
+    The quick profile takes its own number.  Without any parameter given nothing is reduced.
+    """
     parameters = validate(chapter, given)
-    if "seeds" in given or parameters.profile != "paper":
+    if "seeds" in given or not given:
         return parameters
-    published = store.published["results"]
-    if all(cell.address in published for cell in parameters.cells()):
+    if parameters.profile != "paper":
+        return parameters.model_copy(update={"seeds": study.PROFILES[parameters.profile].seeds})
+    if not study.missing(parameters.cells(), store):
         return parameters
     return parameters.model_copy(update={"seeds": min(parameters.seeds, study.WEIGHTS)})
 
@@ -156,7 +160,8 @@ class Source:
         """Tables of every cell, ready for metrics and verdicts where the parameters say."""
         where = {"s": "similarity", "exposure": "exposure"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
-        return evidence(self.cells, self.store, **given)
+        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
+        return evidence(self.cells, self.store, **given, altered=bool(changed))
 
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""

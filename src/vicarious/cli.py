@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from functools import wraps
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def one_line_errors(command: Callable) -> Callable:
             return command(*args, **kwargs)
         except ValueError as error:
             code, text = 2, error
-        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed, OSError) as error:
+        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed, BrokenExecutor, OSError) as error:
             code, text = 1, error
         except KeyboardInterrupt:
             code, text = 130, "stopped; what was finished is stored, the same command goes on from there"
@@ -113,7 +114,7 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
     store = Store()
     cells = lab.at_hand(lab.reference(profile, seeds), store)
-    table = predictions.verdicts(chapters.evidence(cells, store) if cells else None)
+    table = predictions.verdicts(chapters.evidence(cells, store, altered=profile != "paper") if cells else None)
     if as_json:
         click.echo(json.dumps(predictions.as_json(table), indent=1))
         return

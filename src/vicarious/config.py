@@ -13,8 +13,6 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Fraction = Field(ge=0.0, le=1.0)
-
 
 class Frozen(BaseModel):
     """Immutable configuration that refuses unknown fields."""
@@ -183,3 +181,6 @@ class Codes(Stage):
             **self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"}),
             "battery": self.battery.address,
         }
+
+
+STAGES: dict[str, type[Stage]] = {s.stage: s for s in (Episodes, Model, Heads, Battery, Responses, Codes)}

@@ -35,18 +35,19 @@ class Evidence:
     measures: pd.DataFrame
     s: float = S
     exposure: float = P
+    altered: bool = False
 
     @classmethod
-    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, s: float = S, exposure: float = P) -> Evidence:
+    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **where) -> Evidence:
         """From the two tidy tables of a study; the rows of family `truth` are the yardstick."""
         truth = responses.family == "truth"
         table = metrics.coefficients(responses[~truth], responses[truth])
-        return cls(table, metrics.competence(table, measures), measures, s, exposure)
+        return cls(table, metrics.competence(table, measures), measures, **where)
 
     @property
     def preregistered(self) -> bool:
-        """Whether verdicts are read where the preregistration says: s = .5 and p = 0."""
-        return self.s == S and self.exposure == P
+        """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
+        return self.s == S and self.exposure == P and not self.altered
 
     def agents(self, readout: str, family: str = "recurrent") -> tuple[list[int], list[int]]:
         """Seeds that pass the readout's gate, and those that do not."""
@@ -124,17 +125,19 @@ class Prediction:
     @property
     def prediction(self) -> str:
         """P1 ... P7, F1, F2, A or B."""
-        head = self.id.split("/")[0]
-        return head.rstrip("ab") if head.startswith("P") else head
+        name = self.id.split("/")[0]
+        return name.rstrip("ab") if name.startswith("P") else name
 
     @property
     def part(self) -> str:
-        return self.id.removeprefix(self.prediction).lstrip("/")
+        """What of the prediction this row is about, its head apart: a, b, conduct, latent/p0, ..."""
+        parts = [p for p in self.id.removeprefix(self.prediction).split("/") if p and p != self.head]
+        return "/".join(parts)
 
 
 def _transfer(e: Evidence, seeds: list[int]) -> list[Condition]:
     names = sorted(n for n in e.measures.measure.unique() if n.startswith("null"))
-    null = [float(np.percentile(np.concatenate([e.measure(n, seeds) for n in names]), 95))] if names else []
+    null = [float(np.nanpercentile(np.concatenate([e.measure(n, seeds) for n in names]), 95))] if names else []
     return [Condition("transfer", e.measure("transfer", seeds), max([MARGIN, *null]))]
 
 
@@ -178,7 +181,7 @@ def _rows() -> list[Prediction]:
         Prediction(
             "P1b",
             "It is the world model that makes them similar",
-            "gain in transfer over pixels and untrained encoder, whichever is larger, s = {s:g}",
+            "gain in transfer over pixels and untrained encoder (the one of larger mean), paired by seed, s = {s:g}",
             "lower bound > .05",
             "upper bound < .05",
             "03-similarity",
@@ -200,7 +203,8 @@ def _rows() -> list[Prediction]:
             Prediction(
                 f"P2b/{head}",
                 f"It is the world model that makes the {name} do so",
-                "excess of rho over heads on pixels and untrained encoder, whichever is larger, s = {s:g}, p = {p:g}",
+                "excess of rho over heads on pixels and untrained encoder (the one of larger mean), paired by seed, "
+                "s = {s:g}, p = {p:g}",
                 "lower bound > 0",
                 "upper bound < 0",
                 "04-misgeneralisation",
@@ -372,36 +376,33 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     if evidence is None or prediction.conditions is None:
         return row
     passed, failed = evidence.agents(prediction.head or "reward")
-    share = len(passed) / max(1, len(passed) + len(failed))
-    conditions = _complete(prediction, evidence, passed)
-    if not conditions:
-        return row | {
-            "excluded": failed,
-            "verdict": "inconclusive",
-            "gate_passed": False,
-            "note": "no competent agents",
-        }
-    everyone = _complete(prediction, evidence, sorted(passed + failed))
+    conditions, lost = _complete(prediction, evidence, passed)
+    planned, used = len(passed) + len(failed), len(passed) - len(lost)
+    excluded = sorted([*failed, *lost])
+    if not used:
+        why = f"no value for {len(lost)} agents" if lost else "no competent agents"
+        return row | {"excluded": excluded, "verdict": "inconclusive", "gate_passed": False, "note": why}
+    everyone, _ = _complete(prediction, evidence, sorted(passed + failed))
     found = [metrics.interval(c.values) for c in conditions]
-    confused = float(np.mean(evidence.measure("auc", passed))) < metrics.IDENTITY
-    gate = share >= metrics.PASSING and not confused
-    verdict = _verdict(prediction, conditions, found)
+    confused = not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
     notes = ["confusion: identity is not decodable"] if confused else []
-    asides = [] if evidence.preregistered else ["not where it was preregistered"]
-    if share < metrics.PASSING:
-        notes.append(f"gate: {len(passed)} of {len(passed) + len(failed)} agents competent")
-    if found[0].n < MINIMUM:
+    if used < metrics.PASSING * planned:
+        notes.append(f"gate: {len(passed)} of {planned} agents competent")
+    if lost:
+        notes.append(f"no value for agents {lost}")
+    if used < MINIMUM:
         notes.append(f"fewer than {MINIMUM} agents")
-    if notes:
-        verdict = "inconclusive"
+    gate = used >= metrics.PASSING * planned and not confused
+    verdict = _verdict(prediction, conditions, found) if gate and used >= MINIMUM else "inconclusive"
+    asides = [] if evidence.preregistered else ["not as preregistered"]
     return row | {
         "estimate": found[0].estimate,
         "ci_low": found[0].low,
         "ci_high": found[0].high,
-        "n": found[0].n,
-        "excluded": failed,
+        "n": used,
+        "excluded": excluded,
         "gate_passed": gate,
-        "provisional": found[0].n < prediction.planned,
+        "provisional": planned < prediction.planned,
         "ungated": metrics.interval(everyone[0].values).estimate,
         "conditions": [
             {"name": c.name, "bar": c.bar, "estimate": f.estimate, "ci_low": f.low, "ci_high": f.high}
@@ -413,13 +414,14 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     }
 
 
-def _complete(prediction: Prediction, evidence: Evidence, seeds: list[int]) -> list[Condition]:
-    """The conditions over agents that have every value they need."""
+def _complete(prediction: Prediction, evidence: Evidence, seeds: list[int]) -> tuple[list[Condition], list[int]]:
+    """The conditions over agents that have every value they need, and the agents that have not."""
     if not seeds:
-        return []
+        return [], []
     conditions = prediction.conditions(evidence, seeds)
     whole = np.all([np.isfinite(c.values.reshape(len(seeds), -1)).all(1) for c in conditions], axis=0)
-    return [Condition(c.name, c.values[whole], c.bar) for c in conditions] if whole.any() else []
+    lost = [seed for seed, kept in zip(seeds, whole, strict=True) if not kept]
+    return [Condition(c.name, c.values[whole], c.bar) for c in conditions], lost
 
 
 CONTRADICTED_BAR = {"P1a": MARGIN}  # where it differs from the bar of support

@@ -90,6 +90,8 @@ class Store:
         if not path.exists():
             return {"files": {}, "results": {}}
         manifest = _read_json(path)
+        if not isinstance(manifest.get("results"), dict):
+            raise CorruptResult(f"{path} is not a manifest of published results; restore it (git checkout)")
         for name, digest in manifest["files"].items():
             _verify(self.data / name, digest, path)
         return manifest
@@ -109,19 +111,34 @@ class Store:
             not weights or f"weights/{address}.safetensors" in self.published["files"]
         ):
             return True
-        return (self.runs / address / "manifest.json").exists()
+        return self._cached(address)
+
+    def _cached(self, address: str) -> bool:
+        folder = self.runs / address
+        if folder.exists() and not (folder / "manifest.json").exists():
+            raise CorruptResult(
+                f"{folder / 'manifest.json'} is missing; delete the folder to have the result made anew"
+            )
+        return folder.exists()
 
     def read(self, address: str, weights: bool = False) -> Result:
         """The published result, else the cached one.  Raises KeyError where there is none, CorruptResult if damaged."""
         name = f"weights/{address}.safetensors"
         if address in self.published["results"] and (not weights or name in self.published["files"]):
+            manifest = self.published["results"][address]
+            _belongs(manifest, address, self.data / "manifest.json")
             tables = {k: t[address].reset_index(drop=True) for k, t in self._tables.items() if address in t}
+            if absent := set(manifest["tables"]) - set(tables):
+                raise CorruptResult(
+                    f"{self.data / 'manifest.json'} lists {sorted(absent)} of {address}, which no table holds"
+                )
             tensors = _read_weights(self.data / name) if name in self.published["files"] else {}
-            return Result(self.published["results"][address], tables, tensors, "published")
+            return Result(manifest, tables, tensors, "published")
         folder = self.runs / address
-        if not (folder / "manifest.json").exists():
+        if not self._cached(address):
             raise KeyError(address)
         manifest = _read_json(folder / "manifest.json")
+        _belongs(manifest, address, folder / "manifest.json")
         for file, digest in manifest["files"].items():
             _verify(folder / file, digest, folder / "manifest.json")
         tables = {Path(f).stem: _read_parquet(folder / f) for f in manifest["files"] if f.endswith(".parquet")}
@@ -182,12 +199,13 @@ class Store:
             files = sorted(p for p in target.rglob("*") if p.is_file())
             manifest = {
                 "files": {p.relative_to(target).as_posix(): sha256(p) for p in files},
-                "results": {a: {k: v for k, v in r.manifest.items() if k != "files"} for a, r in results.items()},
+                "results": {a: _entry(r) for a, r in results.items()},
             }
             (target / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
             target.chmod(0o755)
             old = self.data.with_name(".replaced-data")
             if self.data.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 self.data.rename(old)
             target.rename(self.data)
             shutil.rmtree(old, ignore_errors=True)
@@ -198,6 +216,21 @@ class Store:
         return {
             p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()
         }
+
+
+def _entry(result: Result) -> dict:
+    """A result's manifest as it is published: its files are tables of the joint files."""
+    return {**{k: v for k, v in result.manifest.items() if k != "files"}, "tables": sorted(result.tables)}
+
+
+def _belongs(manifest: dict, address: str, path: Path) -> None:
+    """The configuration in the manifest must give the address that was asked for."""
+    try:
+        found = config.STAGES[manifest["stage"]].model_validate(manifest["config"]).address
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptResult(f"{path}: no usable configuration for {address} ({type(error).__name__})") from None
+    if found != address:
+        raise CorruptResult(f"{path} describes {found} and not {address}; restore it or delete the result's folder")
 
 
 def _verify(path: Path, digest: str, manifest: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def reference(
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is CUDA where there is one.  Raises ValueError where CUDA is asked for and absent."""
+    """`auto` is CUDA where there is one.  Raises ValueError for other names, and where CUDA is asked for and absent."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"--device {device}: it is auto, cpu, cuda or cuda:N")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -276,7 +279,7 @@ def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame:
     parts = []
     for cell in cells:
         result = store.read(cell.address)
-        if table in result.tables:
+        if table in result.tables:  # code cells have no responses
             parts.append(result.tables[table].assign(**agent_columns(cell)))
     return pd.concat(parts, ignore_index=True)
 
