@@ -93,7 +93,7 @@ def test_environment_lock_and_project_agree():
         assert name in locked and locked[name] in requirement.specifier, requirement
     assert locked["torch"] == "2.13.0"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert {"pip": ["-r requirements.lock", "--no-deps -e ."]} in conda
+    assert {"pip": ["-r requirements.lock", "-e ."]} in conda
     python = next(d for d in conda if isinstance(d, str) and d.startswith("python="))
     assert project["requires-python"] == f">={python.removeprefix('python=')}"
 
