@@ -20,6 +20,7 @@ from .store import Result, Store
 
 FAMILIES = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
+MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
 WEIGHTS = 5  # seeds whose weights are published
 EXPECTED = {"battery": 60.0, "model": 100.0, "codes": 25.0, "heads": 30.0, "responses": 1.0}  # seconds on one core
 
@@ -94,6 +95,8 @@ class Agent:
 
     def __init__(self, cfg: config.Model, store: Store, device: str = "cpu", quiet: bool = True):
         self.cfg, self.store, self.device, self.quiet = cfg, store, device, quiet
+        self._scenes: dict[config.Battery, tuple[stimuli.Scenes, torch.Tensor]] = {}
+        self._shown: dict[config.Battery, responses.Codes] = {}
 
     @cached_property
     def episodes(self) -> episodes.Batch:
@@ -102,6 +105,7 @@ class Agent:
 
     @cached_property
     def model(self) -> torch.nn.Module:
+        """The frozen world model."""
         if self.store.has(self.cfg.address, weights=True):
             model = models.build(self.cfg)
             model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
@@ -115,9 +119,11 @@ class Agent:
 
     @cached_property
     def latents(self) -> torch.Tensor:
+        """Codes z [B, T, D] of all episodes."""
         return models.encode(self.model.to(self.device), self.episodes.obs, self.episodes.prev_action)
 
     def heads(self, cfg: config.Heads) -> heads.Heads:
+        """The trained heads of one configuration."""
         if self.store.has(cfg.address, weights=True):
             weights = self.store.read(cfg.address, weights=True).weights
             head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
@@ -131,15 +137,17 @@ class Agent:
 
     def scenes(self, battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
         """Templates and V_pi of the battery: stored, so that every agent is shown the very same."""
-        if not self.store.has(battery.address, weights=True):
-            make_battery(battery, self.store)
-        return battery_of(self.store.read(battery.address, weights=True))
+        if battery not in self._scenes:
+            if not self.store.has(battery.address, weights=True):
+                make_battery(battery, self.store)
+            self._scenes[battery] = battery_of(self.store.read(battery.address, weights=True))
+        return self._scenes[battery]
 
     def shown(self, battery: config.Battery) -> responses.Codes:
-        if getattr(self, "_shown", (None,))[0] != battery:
-            codes_of = responses.encode(self.model.cpu(), battery, self.scenes(battery)[0], self.cfg.data)
-            self._shown = battery, codes_of
-        return self._shown[1]
+        """The model's codes of every scene of the battery, encoded once."""
+        if battery not in self._shown:
+            self._shown[battery] = responses.encode(self.model.cpu(), battery, self.scenes(battery)[0], self.cfg.data)
+        return self._shown[battery]
 
     def fill(self, cell: config.Stage) -> None:
         """Compute and store one cell unless it is there."""
@@ -157,9 +165,6 @@ class Agent:
             tables = {"responses": table, "measures": measures.reset_index(drop=True)}
         digest = self.scenes(cell.battery)[0].digest
         self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=digest)
-
-
-MEASURE = ["measure", "mover", "similarity", "value"]
 
 
 def make_battery(battery: config.Battery, store: Store) -> None:
