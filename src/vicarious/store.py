@@ -192,7 +192,8 @@ class Store:
                 parts = [r.tables[name].assign(address=a) for a, r in results.items() if name in r.tables]
                 frame = pd.concat(parts, ignore_index=True)
                 text = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
-                frame.astype(dict.fromkeys(text, "category")).to_parquet(target / f"{name}.parquet", index=False)
+                frame = frame.astype(dict.fromkeys(text, "category"))
+                frame.to_parquet(target / f"{name}.parquet", index=False, compression="zstd")
             (target / "weights").mkdir()
             for address, tensor in tensors.items():
                 safetensors.torch.save_file(tensor, target / "weights" / f"{address}.safetensors")
