@@ -164,4 +164,5 @@ def test_agents_without_variance_and_single_agents_do_not_break_it():
     assert metrics.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(
         metrics.interval(np.array([])).estimate
     )
+    assert str(metrics.interval(np.array([0.2, np.nan, 0.3]))) == "not estimable", "nobody is dropped in silence"
     assert metrics.interval(np.array([0.2])).n == 1 and metrics.p_beyond(np.array([0.2]), 0.1, "above") == 1.0

@@ -130,11 +130,11 @@ def interval(x: np.ndarray, resamples: int = 9999) -> Interval:
     """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a BCa bootstrap interval.
 
     Bias-corrected and accelerated (Efron 1987), agents resampled whole, fixed generator; a point without variance is
-    its own interval.
+    its own interval, and where an agent has no value there is none.
     """
     x = np.asarray(x, float)
     x = x[:, None] if x.ndim == 1 else x
-    if not len(x):
+    if not len(x) or not np.isfinite(x).all():
         return Interval(np.nan, np.nan, np.nan, 0)
     estimate = float(x.mean(0).min())
     if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
