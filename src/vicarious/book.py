@@ -164,12 +164,13 @@ def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.P
 
 def _banner(parameters: dict[str, chapters.Parameters]) -> str | None:
     """What differs from the published paper, or None where nothing does."""
-    parts = []
-    for name, values in parameters.items():
-        if changed := values.model_dump(exclude_defaults=True):
-            parts.append(f"{name} with " + ", ".join(f"{k} = {v}" for k, v in changed.items()))
+    changes = {name: values.model_dump(exclude_defaults=True) for name, values in parameters.items()}
+    parts = {name: ", ".join(f"{k} = {v}" for k, v in changed.items()) for name, changed in changes.items() if changed}
     if not parts:
         return None
+    if len(parts) == len(chapters.CHAPTERS) and len(set(parts.values())) == 1:
+        parts = {"every chapter": parts.popitem()[1]}
+    what = "; ".join(f"{name} with {change}" for name, change in parts.items())
     quick = any(p.profile == "quick" for p in parameters.values())
     aside = " The quick profile is too small to be competent: it tests the path, not the claim." if quick else ""
-    return f"This is a variant of the paper: {'; '.join(parts)}. All else is as published.{aside}"
+    return f"This is a variant of the paper: {what}. All else is as published.{aside}"
