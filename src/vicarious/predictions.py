@@ -477,9 +477,9 @@ def summary(row: dict) -> str:
         return f"{row['id']}: pending"
     text = f"{row['id']}: {row['verdict']}" + (" (provisional)" if row["provisional"] else "")
     if row["n"]:
-        text += f", {row['estimate']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}], n = {row['n']}"
+        text += f", {row['estimate']:z.3f} [{row['ci_low']:z.3f}, {row['ci_high']:z.3f}], n = {row['n']}"
         text += f", excluded {row['excluded']}" if row["excluded"] else ""
-        text += f", ungated {row['ungated']:.3f}"
+        text += f", ungated {row['ungated']:z.3f}"
     return text + (f"; {row['note']}" if row["note"] else "")
 
 
