@@ -85,6 +85,37 @@ def test_a_code_does_not_see_the_future():
         assert torch.allclose(whole[:, :9], part, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ladder": (-1.0, -0.5, 0.0, 0.5, 1.0), "max_items": 4},
+        {"view": "centred"},
+        {"view": "left", "noise": 0.1},
+        {"size": 4, "taste": "alien"},
+    ],
+    ids=str,
+)
+def test_every_world_goes_all_the_way(options, store):
+    world = config.World(**options)
+    battery = config.Battery(world=world, scenes=8, rollouts=2, levels=2)
+    model = config.Model(
+        data=config.Episodes(seed=912, episodes=64, frames=6, world=world), latent=8, width=8, updates=2
+    )
+    heads = config.Heads(model=model, kappa=0.5, exposure=1.0, width=8, updates=2, batch=8)
+    cells = [battery, config.Responses(heads=heads, battery=battery)]
+    study.fill(cells, store, workers=0, device="cpu")
+    table = study.load(cells[1:], store, "responses")
+    assert sorted(table.valence.unique()) == sorted(world.ladder) and table["mean"].notna().all()
+
+
+def test_a_battery_of_another_ladder_is_refused():
+    five = config.World(ladder=(-1.0, -0.5, 0.0, 0.5, 1.0))
+    model = config.Model(data=config.Episodes(seed=1, world=five))
+    for stage in (lambda: config.Responses(heads=config.Heads(model=model)), lambda: config.Codes(model=model)):
+        with pytest.raises(ValueError, match="different ladder"):
+            stage()
+
+
 def test_cuda_without_a_gpu_is_one_clear_line():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

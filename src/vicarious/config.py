@@ -144,6 +144,15 @@ class Battery(Stage):
     rollouts: int = Field(256, ge=1)
 
 
+def _same_chambers(battery: Battery, data: Episodes) -> None:
+    """Scenes are templates of one chamber size and ladder; look, view, noise and taste may differ."""
+    for name in ("size", "ladder"):
+        if getattr(battery.world, name) != getattr(data.world, name):
+            raise ValueError(
+                f"the battery's world and the episodes' have different {name}: give Battery(world=...) the same"
+            )
+
+
 class Responses(Stage):
     """What one agent answers to the battery."""
 
@@ -151,6 +160,11 @@ class Responses(Stage):
     epoch: ClassVar[int] = 1
     heads: Heads
     battery: Battery = Battery()
+
+    @model_validator(mode="after")
+    def _fits(self):
+        _same_chambers(self.battery, self.heads.model.data)
+        return self
 
     @property
     def parent(self) -> Stage:
@@ -171,6 +185,11 @@ class Codes(Stage):
     depth: int = Field(2, ge=1, le=6)
     fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
     permutations: int = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        _same_chambers(self.battery, self.model.data)
+        return self
 
     @property
     def parent(self) -> Stage:
