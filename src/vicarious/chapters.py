@@ -41,11 +41,9 @@ class Apparatus(Parameters):
         return study.EXPOSURES
 
     def cells(self) -> list[config.Stage]:
+        wanted = super().cells()
         more = study.reference(self.profile, self.seed + 1, self.controls, (0.0,))
-        pictured = [
-            c for c in more if getattr(study.model_of(c), "data", None) and study.model_of(c).data.seed == self.seed
-        ]
-        return super().cells() + [c for c in pictured if c not in super(Apparatus, self).cells()]
+        return wanted + [c for c in more if study.agent_columns(c)["seed"] == self.seed and c not in wanted]
 
 
 class Similarity(Parameters):
