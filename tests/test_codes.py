@@ -37,7 +37,9 @@ def small_config():
 def test_a_decoder_transfers_between_codes_that_share_an_axis_and_not_otherwise():
     for shared in (True, False):
         own, other, y = planted(shared)
-        decoder = codes.fit(own.flatten(0, 2), y.flatten(), small_config(), torch.nn.functional.mse_loss, "decoder")
+        (decoder,) = codes.fit(
+            own.flatten(0, 2), {"decoder": y.flatten()}, small_config(), torch.nn.functional.mse_loss
+        )
         within, across = codes.cross_condition(decoder, own, y), codes.cross_condition(decoder, other, y)
         assert within > 0.95
         assert across / within > 0.95 if shared else across / within < 0.1

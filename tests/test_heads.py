@@ -52,11 +52,11 @@ def setting(p, seed=0):
 def test_what_is_not_labelled_is_not_learnt_from():
     head, z, reward, known, cfg = setting(0.0)
     changed = torch.where(known, reward, 100.0)
-    one, two = (heads.losses(head, z, r, known, cfg) for r in (reward, changed))
+    one, two = (heads.losses(head(z), r, known, cfg) for r in (reward, changed))
     assert all(torch.equal(one[k], two[k]) for k in one)
     full = torch.ones_like(known)
     assert not torch.equal(
-        heads.losses(head, z, changed, full, cfg)["reward"], heads.losses(head, z, reward, full, cfg)["reward"]
+        heads.losses(head(z), changed, full, cfg)["reward"], heads.losses(head(z), reward, full, cfg)["reward"]
     )
 
 
@@ -88,7 +88,7 @@ def test_heads_learn_reward_and_value_where_the_code_tells_everything():
     data = episodes.collect(config.Episodes(seed=906, episodes=1024))
     z = torch.nn.functional.one_hot(data.contact, 4).flatten(2).float()
     model = config.Model(data=config.Episodes(seed=906))
-    head, result = heads.train(config.Heads(model=model, exposure=1.0, width=32, updates=300), z, data)
+    ((head, result),) = heads.train([config.Heads(model=model, exposure=1.0, width=32, updates=300)], [z], [data])
     assert result["reward_r2"] > 0.99
     with torch.no_grad():
         own = head(z)[..., 0][(data.contact[..., 0] == 3) & (data.contact[..., 1] == 0)]

@@ -40,17 +40,17 @@ def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
     again = Store(tmp_path / "runs", tmp_path / "data")
     real, calls = study.heads.train, []
 
-    def stops(cfg, *args):
-        calls.append(cfg.address)
+    def stops(cfgs, *args):
+        calls.append(tuple(cfg.address for cfg in cfgs))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(cfg, *args)
+        return real(cfgs, *args)
 
     monkeypatch.setattr(study.heads, "train", stops)
     with pytest.raises(KeyboardInterrupt):
         study.fill(cells, again, workers=0, device="cpu")
     study.fill(cells, again, workers=0, device="cpu")
-    assert len(calls) == len(set(calls)) + 1, "only what was under way is trained twice"
+    assert len(calls) == len(set(calls)) + 1, "only the population that was under way is trained twice"
     pd.testing.assert_frame_equal(tables(store, cells)[0], tables(again, cells)[0], check_exact=True)
 
 
@@ -63,7 +63,7 @@ def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
     data = study.episodes.collect(config.Episodes(seed=908, episodes=64))
     for family in ("untrained", "pixels"):
         cfg = config.Model(data=config.Episodes(seed=908, episodes=64), family=family, updates=3)
-        trained, fresh = models.train(cfg, data)[0].state_dict(), models.build(cfg).state_dict()
+        trained, fresh = models.train([cfg], [data])[0][0].state_dict(), models.build(cfg).state_dict()
         assert all(torch.equal(trained[k], fresh[k]) for k in fresh)
     z = models.build(cfg).encode(data.obs, data.prev_action)
     assert torch.equal(z[..., :168], data.obs) and z.shape[-1] == 3 * (168 + 6)
@@ -73,7 +73,7 @@ def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
 def test_training_a_world_model_makes_it_see_and_predict_better():
     data = study.episodes.collect(config.Episodes(seed=909, episodes=512))
     cfg = config.Model(data=config.Episodes(seed=909, episodes=512), latent=32, width=64, updates=150)
-    before, after = models.evaluate(models.build(cfg), data[480:]), models.train(cfg, data)[1]
+    before, after = models.evaluate(models.build(cfg), data[480:]), models.train([cfg], [data])[0][1]
     assert after["reconstruction"] < 0.7 * before["reconstruction"] and after["prediction"] < 0.7 * before["prediction"]
 
 

@@ -45,7 +45,9 @@ def one_line_errors(command: Callable) -> Callable:
             return command(*args, **kwargs)
         except ValueError as error:
             code, text = 2, error
-        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed, BrokenExecutor, OSError) as error:
+        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed) as error:
+            code, text = 1, error
+        except (BrokenExecutor, MemoryError, OSError) as error:
             code, text = 1, error
         except KeyboardInterrupt:
             code, text = 130, "stopped; what was finished is stored, the same command goes on from there"

@@ -15,14 +15,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score
 from torch import Tensor, nn
 
-from . import config, stimuli, world
+from . import config, models, population, stimuli, world
 from .models.recurrent import mlp
 from .responses import Codes
 from .stimuli import CONTACTS, MOVERS, PHASES
 
 Rows = Iterator[tuple[str, str, float, float]]
 
-STEPS, BATCH, RATE, WEIGHT_DECAY = 1000, 1024, 3e-3, 0.01
+CHUNK = 512  # scenes encoded at a time, so that memory stays small
 MET = [CONTACTS.index("event"), CONTACTS.index("twin")]
 CONTACT = PHASES.index("contact")
 
@@ -35,7 +35,7 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     debiased linear CKA; auc and p_self: who moved.  Decoder and probe are fitted to scenes of their own,
     `cfg.fit_scenes`, and judged on the battery.
     """
-    fitting = _fitting_codes(cfg, model)
+    fitting = _fitting_codes(cfg, model, codes["self", 1.0].device)
     flat = fitting["self"].flatten(0, -2)
     mean, scale = flat.mean(0), torch.where(flat.std(0) > 1e-6, flat.std(0), 1.0)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
@@ -44,17 +44,18 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 
 
-def _fitting_codes(cfg: config.Codes, model: nn.Module) -> dict[str, Tensor]:
+def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at looks drawn per scene."""
     data = cfg.model.data
     scenes = stimuli.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
-    look, codes = world.look(data.world, data.seed), {}
+    look, codes = world.look(data.world, data.seed, device), {}
     for mover in MOVERS:
-        obs, prev_action = stimuli.present(scenes, mover, None, data.world, look)
-        rows = (len(CONTACTS), len(data.world.ladder), cfg.fit_scenes)
-        keep = torch.arange(len(obs)).view(rows)[MET].flatten()
-        z = torch.cat([model.encode(obs[i], prev_action[i])[:, CONTACT - len(PHASES)] for i in keep.split(1024)])
-        codes[mover] = z.view(len(MET), *rows[1:], -1)
+        noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
+        for part in scenes.split(CHUNK):
+            obs, prev_action = stimuli.present(part.to(device), mover, None, data.world, look, noise, len(MET))
+            z = models.encode(model, obs, prev_action)[:, CONTACT - len(PHASES)]
+            parts.append(z.view(len(MET), len(data.world.ladder), len(part), -1))
+        codes[mover] = torch.cat(parts, 2)
     return codes
 
 
@@ -64,27 +65,37 @@ def labels(ladder: tuple[float, ...], scenes: int) -> Tensor:
     return torch.stack([v, -v])[:, :, None].expand(-1, -1, scenes)
 
 
-def fit(x: Tensor, y: Tensor, cfg: config.Codes, loss: Callable, tag: str, weight: Tensor | None = None) -> nn.Module:
-    """An MLP of the heads' own capacity fitted to x [R, D], y [R], by AdamW with a one-cycle rate.
+def fit(
+    x: Tensor,
+    ys: dict[str, Tensor],
+    cfg: config.Codes,
+    loss: Callable,
+    weight: Tensor | None = None,
+) -> list[nn.Module]:
+    """MLPs of the heads' own capacity fitted to x [R, D] and each of ys {tag: [R]}, as one population.
 
     weight [R]: how often a row is drawn, uniformly by default.
     """
-    seed = cfg.model.data.seed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(world.generator(seed, f"codes/{tag}").initial_seed())
-        net = mlp(x.shape[-1], *[cfg.width] * cfg.depth, 1)
-    g = world.generator(seed, f"codes/{tag}/batches")
-    weight = torch.ones(len(x)) if weight is None else weight
-    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    for _ in range(STEPS):
-        rows = torch.multinomial(weight, BATCH, replacement=True, generator=g)
-        error = loss(net(x[rows]).squeeze(-1), y[rows])
-        optimiser.zero_grad(set_to_none=True)
-        error.backward()
-        optimiser.step()
-        schedule.step()
-    return net.requires_grad_(False)
+    nets, index = [], []
+    for tag in ys:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(world.generator(cfg.model.data.seed, f"codes/{tag}").initial_seed())
+            nets.append(mlp(x.shape[-1], *[cfg.width] * cfg.depth, 1).to(x.device))
+        g = world.generator(cfg.model.data.seed, f"codes/{tag}/batches")
+        shape = (cfg.updates, cfg.batch)
+        if weight is None:
+            index.append(torch.randint(len(x), shape, generator=g))
+        else:
+            index.append(torch.multinomial(weight, cfg.updates * cfg.batch, replacement=True, generator=g).view(shape))
+    population.train(
+        nets,
+        lambda net, inputs, target: loss(net(inputs).squeeze(-1).float(), target),
+        lambda rows: ([x[own] for own in rows], [y[own] for y, own in zip(ys.values(), rows, strict=True)]),
+        torch.stack(index, 1),
+        cfg.rate,
+        cfg.weight_decay,
+    )
+    return nets
 
 
 def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = False) -> float:
@@ -96,14 +107,17 @@ def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = Fal
     guess = fitted(z).squeeze(-1)
     if matched:
         guess = guess - guess.mean((0, 1), keepdim=True)
-    return r2_score(y.flatten().numpy(), guess.flatten().numpy())
+    return r2_score(y.flatten().numpy(), guess.flatten().cpu().numpy())
 
 
 def _transfer(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
-    ladder = cfg.model.data.world.ladder
+    ladder, device = cfg.model.data.world.ladder, fitting["self"].device
     x, y = fitting["self"].flatten(0, 2), labels(ladder, cfg.fit_scenes).flatten()
     test = labels(ladder, cfg.battery.scenes)
-    decoder = fit(x, y, cfg, F.mse_loss, "decoder")
+    g = world.generator(cfg.model.data.seed, "codes/permutation")
+    permuted = {f"null/{i}": y[torch.randperm(len(y), generator=g)] for i in range(cfg.permutations)}
+    ys = {tag: labelled.to(device) for tag, labelled in {"decoder": y, **permuted}.items()}
+    decoder, *nulls = fit(x, ys, cfg, F.mse_loss)
     within = cross_condition(decoder, at["self", 1.0], test)
     within_matched = cross_condition(decoder, at["self", 1.0], test, matched=True)
     for (mover, s), z in at.items():
@@ -112,9 +126,7 @@ def _transfer(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
         yield "r2_matched", mover, s, matched
         yield "transfer", mover, s, r2 / within
         yield "transfer_matched", mover, s, matched / within_matched
-    g = world.generator(cfg.model.data.seed, "codes/permutation")
-    for i in range(cfg.permutations):
-        null = fit(x, y[torch.randperm(len(y), generator=g)], cfg, F.mse_loss, f"null/{i}")
+    for i, null in enumerate(nulls):
         for (mover, s), z in at.items():
             if mover == "other":
                 yield f"null{i}", mover, s, cross_condition(null, z, test) / within
@@ -129,7 +141,9 @@ def coding_axis(z: Tensor, y: Tensor) -> Tensor:
 def _axes(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
     """Cosine between the self's axis on the fitting scenes and the mover's on the battery, over the self's own."""
     ladder = cfg.model.data.world.ladder
-    own, y = coding_axis(fitting["self"], labels(ladder, cfg.fit_scenes)), labels(ladder, cfg.battery.scenes)
+    device = fitting["self"].device
+    own, y = (labels(ladder, n).to(device) for n in (cfg.fit_scenes, cfg.battery.scenes))
+    own = coding_axis(fitting["self"], own)
     ceiling = float(own @ coding_axis(at["self", 1.0], y))
     for (mover, s), z in at.items():
         yield "cosine", mover, s, float(own @ coding_axis(z, y)) / ceiling
@@ -164,8 +178,10 @@ def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
     own, others = fitting["self"][0].flatten(0, 1), torch.cat([fitting[m][0].flatten(0, 1) for m in MOVERS[1:]])
     y = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
     weight = torch.where(y == 1, 1 / len(own), 1 / len(others))
-    probe = fit(torch.cat([own, others]), y, cfg, F.binary_cross_entropy_with_logits, "probe", weight)
-    score = {key: probe(z[0]).squeeze(-1).numpy() for key, z in at.items()}  # [K, n]
+    (probe,) = fit(
+        torch.cat([own, others]), {"probe": y.to(own.device)}, cfg, F.binary_cross_entropy_with_logits, weight
+    )
+    score = {key: probe(z[0]).squeeze(-1).cpu().numpy() for key, z in at.items()}  # [K, n]
     mine, half = score["self", 1.0], cfg.battery.scenes // 2
     for (mover, s), theirs in score.items():
         if mover == "self":

@@ -93,7 +93,7 @@ class Model(Stage):
     """A world model, trained without reward and then frozen."""
 
     stage: ClassVar[str] = "model"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     data: Episodes
     family: str = "recurrent"
     latent: int = Field(128, ge=2)
@@ -112,7 +112,7 @@ class Heads(Stage):
     """A reward model and a value function over one frozen world model."""
 
     stage: ClassVar[str] = "heads"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     model: Model
     exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
     kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
@@ -178,13 +178,17 @@ class Codes(Stage):
     """Similarity of one world model's codes for self and other, and who-moved identity."""
 
     stage: ClassVar[str] = "codes"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     model: Model
     battery: Battery = Battery()
     width: int = Field(128, ge=1)
     depth: int = Field(2, ge=1, le=6)
     fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
     permutations: int = Field(2, ge=0)
+    updates: int = Field(1000, ge=1, description="of decoder and probe")
+    batch: int = Field(1024, ge=1, description="codes per update")
+    rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
 
     @model_validator(mode="after")
     def _fits(self):

@@ -5,13 +5,14 @@ r_t arrives with o_t, and V(z_t) = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] exc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from . import config, world
+from . import config, population, world
 from .episodes import Batch, labelled
-from .models import split
+from .models import batches, split
 from .models.recurrent import mlp
 
 READOUTS = ("reward", "value")
@@ -23,6 +24,7 @@ class Heads(nn.Module):
 
     def __init__(self, latent: int, width: int, depth: int):
         super().__init__()
+        self.width, self.depth = width, depth
         self.register_buffer("mean", torch.zeros(latent))
         self.register_buffer("scale", torch.ones(latent))
         self.nets = nn.ModuleDict({name: mlp(latent, *[width] * depth, 1) for name in READOUTS})
@@ -34,9 +36,15 @@ class Heads(nn.Module):
         std = flat.std(0)
         self.scale.copy_(torch.where(std > 1e-6, std, 1.0))
 
+    def standardised(self, z: Tensor) -> Tensor:
+        return (z - self.mean) / self.scale
+
+    def read(self, x: Tensor) -> Tensor:
+        """Standardised latents x [..., D] -> [..., 2]."""
+        return torch.cat([self.nets[name](x) for name in READOUTS], -1).float()
+
     def forward(self, z: Tensor) -> Tensor:
-        z = (z - self.mean) / self.scale
-        return torch.cat([self.nets[name](z) for name in READOUTS], -1)
+        return self.read(self.standardised(z))
 
 
 def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -47,13 +55,14 @@ def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, l
 
     reward, value, known: [B, T].
     """
-    target, exists = torch.zeros_like(value), torch.zeros_like(known)
     ahead, open_ahead = torch.zeros_like(value[:, 0]), torch.zeros_like(known[:, 0])
-    for t in range(value.shape[1] - 2, -1, -1):
-        beyond = torch.where(open_ahead, (1 - lam) * value[:, t + 1] + lam * ahead, value[:, t + 1])
-        ahead, open_ahead = reward[:, t + 1] + gamma * beyond, known[:, t + 1]
-        target[:, t], exists[:, t] = ahead, open_ahead
-    return target, exists
+    target, exists = [ahead], [open_ahead]
+    for r, v, k in zip(*(x.unbind(1)[:0:-1] for x in (reward, value, known)), strict=True):
+        ahead = r + gamma * torch.where(open_ahead, torch.lerp(v, ahead, lam), v)
+        open_ahead = k
+        target.append(ahead)
+        exists.append(open_ahead)
+    return torch.stack(target[::-1], 1), torch.stack(exists[::-1], 1)
 
 
 def masked_mean(error: Tensor, mask: Tensor, count: int) -> Tensor:
@@ -62,9 +71,8 @@ def masked_mean(error: Tensor, mask: Tensor, count: int) -> Tensor:
     return (error * mask).sum() / mask.sum()
 
 
-def losses(heads: nn.Module, z: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, Tensor]:
-    """Mean squared errors {reward, value} over the labelled frames of z [B, T, D]; reward, known [B, T]."""
-    out = heads(z)
+def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, Tensor]:
+    """Mean squared errors {reward, value} of predictions out [B, T, 2] over labelled frames; reward, known [B, T]."""
     count = int(LABELS * known.numel())
     target, exists = lambda_returns(reward, out[..., 1].detach(), known, cfg.gamma, cfg.lam)
     return {
@@ -73,33 +81,97 @@ def losses(heads: nn.Module, z: Tensor, reward: Tensor, known: Tensor, cfg: conf
     }
 
 
-def train(cfg: config.Heads, z: Tensor, data: Batch, quiet: bool = True) -> tuple[Heads, dict[str, float]]:
-    """Train both heads on latents z [B, T, D] of `data`.  Returns them frozen, with held-out losses and R2."""
-    seed = cfg.model.data.seed
-    known, rewards = labelled(data, cfg.exposure), world.reward(data.contact, cfg.model.data.world, cfg.kappa)
+def alike(cfg: config.Heads) -> str:
+    """A key that heads share exactly if they can train as one population."""
+    free = {"model", "exposure", "kappa", "width"}
+    data = cfg.model.data
+    return config.digest([cfg.model_dump(mode="json", exclude=free), cfg.model.family, data.episodes, data.frames])
+
+
+def train(
+    cfgs: Sequence[config.Heads],
+    z: Sequence[Tensor],
+    data: Sequence[Batch],
+    quiet: bool = True,
+    stacked: bool | None = None,
+) -> list[tuple[Heads, dict[str, float]]]:
+    """Train heads that differ in seed, exposure, coupling or width as one population.
+
+    z, data: latents [B, T, D] and episodes of each, the same objects where a world model is shared.  Returns each
+    frozen, with its held-out losses and R2.
+    """
+    cfg, cut = cfgs[0], split(len(data[0]))
+    assert all(alike(c) == alike(cfg) for c in cfgs), "members of one shape"
+    members = [_fresh(c, latents, cut) for c, latents in zip(cfgs, z, strict=True)]
+    known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
+    rewards = [world.reward(d.contact, c.model.data.world, c.kappa) for c, d in zip(cfgs, data, strict=True)]
+
+    shared = {id(latents): (member, latents) for member, latents in zip(members, z, strict=True)}
+    inputs = {key: _inputs(member, latents[:cut]) for key, (member, latents) in shared.items()}
+
+    def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        seen = {id(latents): own for latents, own in zip(z, rows, strict=True)}
+        seen = {key: inputs[key][own] for key, own in seen.items()}  # once per world model
+        return (
+            [seen[id(latents)] for latents in z],
+            [r[own] for r, own in zip(rewards, rows, strict=True)],
+            [k[own] for k, own in zip(known, rows, strict=True)],
+        )
+
+    stacked = population.stacks(z[0].device) if stacked is None else stacked
+    trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
+    population.train(
+        trained,
+        lambda heads, x, *labels: sum(losses(heads.read(x), *labels, cfg).values()),
+        draw,
+        torch.stack([batches(c.model.data.seed, "heads/batches", c, cut) for c in cfgs], 1),
+        cfg.rate,
+        cfg.weight_decay,
+        stacked=stacked,
+        label=f"{len(cfgs)} pairs of heads on {cfg.model.family}, seed {cfg.model.data.seed}",
+        quiet=quiet,
+    )
+    members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
+    return [
+        (m.requires_grad_(False).eval(), evaluate(m, latents[cut:], r[cut:], k[cut:], cfg))
+        for m, latents, r, k in zip(members, z, rewards, known, strict=True)
+    ]
+
+
+def _fresh(cfg: config.Heads, z: Tensor, cut: int) -> Heads:
+    """Heads with the seed's own initial weights, standardised to its training latents."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(world.generator(seed, "heads/weights").initial_seed())
+        torch.manual_seed(world.generator(cfg.model.data.seed, "heads/weights").initial_seed())
         heads = Heads(z.shape[-1], cfg.width, cfg.depth).to(z.device)
-    cut, g = split(len(data)), world.generator(seed, "heads/batches")
     heads.standardise(z[:cut])
-    optimiser = torch.optim.AdamW(heads.parameters(), lr=cfg.rate, weight_decay=cfg.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, cfg.rate, total_steps=cfg.updates)
-    label = f"heads p={cfg.exposure:g} {cfg.model.family} seed {seed}"
-    for _ in tqdm(range(cfg.updates), desc=label, disable=quiet or None):
-        index = torch.randint(cut, (cfg.batch,), generator=g)
-        loss = sum(losses(heads, z[index], rewards[index], known[index], cfg).values())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    heads.requires_grad_(False).eval()
-    return heads, evaluate(heads, z[cut:], rewards[cut:], known[cut:], cfg)
+    return heads
+
+
+def _inputs(heads: Heads, z: Tensor, chunk: int = 1024) -> Tensor:
+    """Standardised latents [B, T, D] in the precision that the training's first product takes."""
+    dtype = torch.bfloat16 if population.precision(z.device) == "bf16" else z.dtype
+    return torch.cat([heads.standardised(part).to(dtype) for part in z.split(chunk)])
+
+
+@torch.no_grad()
+def _resized(heads: Heads, width: int) -> Heads:
+    """The same function with `width` units per layer: units added are zero, and stay zero while training.
+
+    A unit whose weights in and out are zero has no gradient and no decay, so heads of any width can be stacked.
+    """
+    if width == heads.width:
+        return heads
+    other = Heads(len(heads.mean), width, heads.depth).to(heads.mean.device)
+    for new, old in zip(other.state_dict().values(), heads.state_dict().values(), strict=True):
+        shared = tuple(slice(min(a, b)) for a, b in zip(new.shape, old.shape, strict=True))
+        new.zero_()[shared] = old[shared]
+    return other
 
 
 @torch.no_grad()
 def evaluate(heads: nn.Module, z: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, float]:
     """Held-out mean squared errors, and R2 of the reward model on labelled frames."""
-    errors = {f"{name}_loss": float(loss) for name, loss in losses(heads, z, reward, known, cfg).items()}
-    residual = (heads(z)[..., 0] - reward)[known]
+    out = heads(z)
+    errors = {f"{name}_loss": float(loss) for name, loss in losses(out, reward, known, cfg).items()}
+    residual = (out[..., 0] - reward)[known]
     return {**errors, "reward_r2": float(1 - residual.square().mean() / reward[known].var())}

@@ -26,9 +26,10 @@ def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
 
 def encode(model: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: config.Episodes) -> Codes:
     """Codes of every condition at approach, contact and after, as a seed's world model gives them."""
-    look, shape = world.look(data.world, data.seed), (len(CONTACTS), len(data.world.ladder), cfg.scenes, len(PHASES))
-    codes = {}
+    look = world.look(data.world, data.seed, scenes.pos.device)
+    shape, codes = (len(CONTACTS), len(data.world.ladder), cfg.scenes, len(PHASES)), {}
     for mover, s, angle in conditions(cfg.levels):
+        angle = angle if angle is None else angle.to(scenes.pos.device)
         z = models.encode(model, *stimuli.present(scenes, mover, angle, data.world, look))
         codes[mover, s] = z[:, -len(PHASES) :].reshape(*shape, -1)
     return codes
@@ -42,7 +43,7 @@ def respond(heads: nn.Module, codes: Codes, ladder: tuple[float, ...]) -> pd.Dat
 
 def _rows(out: Tensor, mover: str, s: float, ladder: tuple[float, ...]) -> pd.DataFrame:
     """out [X, K, n, phases, readouts] -> one row per contact, valence, phase and readout."""
-    mean, sd = out.mean(2).double().numpy(), out.std(2).double().numpy()
+    mean, sd = out.mean(2).double().cpu().numpy(), out.std(2).double().cpu().numpy()
     index = pd.MultiIndex.from_product(
         [CONTACTS, ladder, PHASES, READOUTS], names=["contact", "valence", "phase", "readout"]
     )
@@ -64,7 +65,7 @@ def truth(cfg: config.Battery, value: Tensor) -> pd.DataFrame:
 def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
     """Correlation over self scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
     predicted = heads(codes["self", 1.0])[..., READOUTS.index("value")]
-    return float(np.corrcoef(predicted.flatten().double(), value.flatten().double())[0, 1])
+    return float(np.corrcoef(predicted.flatten().double().cpu(), value.flatten().double())[0, 1])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ template serves every seed and, with roles swapped, self and other alike.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -40,6 +41,18 @@ class Scenes:
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    def to(self, device: torch.device | str) -> Scenes:
+        return Scenes(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def split(self, size: int) -> Iterator[Scenes]:
+        """Parts of `size` scenes, in order."""
+        for i in range(0, len(self), size):
+            k = slice(i, i + size)
+            yield Scenes(self.pos[:, k], self.actions[:, k], self.items[:, :, :, k], self.side[k], self.angle[k])
 
     @property
     def digest(self) -> str:
@@ -159,14 +172,16 @@ def _script(cfg: config.Battery, run: dict[str, Tensor]) -> tuple[Tensor, Tensor
     return pos, actions, items
 
 
-def instantiate(scenes: Scenes, mover: str, angle: Tensor | None = None) -> tuple[State, Tensor]:
+def instantiate(
+    scenes: Scenes, mover: str, angle: Tensor | None = None, contacts: int = len(CONTACTS)
+) -> tuple[State, Tensor]:
     """Body-space states and the self's previous actions of one mover's scenes, batched [X * K * n * T].
 
-    angle [] in radians is the other's looks; None keeps each scene's own (self scenes).  Previous actions are
-    [X * K * n, T] in the convention of `Batch.prev_action`.
+    angle [] in radians is the other's looks; None keeps each scene's own (self scenes).  Only the first `contacts` of
+    CONTACTS are laid out.  Previous actions are [X * K * n, T] in the convention of `Batch.prev_action`.
     """
     kind = MOVERS.index(mover)
-    items = scenes.items[kind].long()
+    items = scenes.items[kind][:contacts].long()
     x, k, n, t, m, cells = items.shape
     pos = scenes.pos[kind].long().expand(x, k, n, t, m)
     actions = scenes.actions[kind].long().expand(x, k, n, t, m)
@@ -183,18 +198,27 @@ def instantiate(scenes: Scenes, mover: str, angle: Tensor | None = None) -> tupl
         contact=contact,
         angle=looks.reshape(-1),
         purpose=torch.zeros_like(pos, dtype=torch.float),
-        eventful=torch.ones(len(pos), dtype=torch.bool),
+        eventful=torch.ones(len(pos), dtype=torch.bool, device=pos.device),
     )
     return state, actions[..., 0] + 1
 
 
 def present(
-    scenes: Scenes, mover: str, angle: Tensor | None, cfg: config.World, look: world.Look
+    scenes: Scenes,
+    mover: str,
+    angle: Tensor | None,
+    cfg: config.World,
+    look: world.Look,
+    noise: torch.Generator | None = None,
+    contacts: int = len(CONTACTS),
 ) -> tuple[Tensor, Tensor]:
-    """What a seed's agent sees: obs [X * K * n, T, F] and prev_action [X * K * n, T]."""
-    state, prev_action = instantiate(scenes, mover, angle)
-    g = world.generator(0, f"battery/noise/{mover}") if cfg.noise else None
-    obs = world.observe(state, cfg, look, g).flatten(1)
+    """What a seed's agent sees: obs [X * K * n, T, F] and prev_action [X * K * n, T], on the scenes' device.
+
+    noise: generator of pixel noise, by default one that gives the same scenes the same noise.
+    """
+    state, prev_action = instantiate(scenes, mover, angle, contacts)
+    noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
+    obs = world.observe(state, cfg, look, noise).flatten(1)
     return obs.view(*prev_action.shape, -1), prev_action
 
 

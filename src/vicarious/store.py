@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from . import config
+from .population import precision
 
 
 class CorruptResult(Exception):
@@ -71,6 +72,7 @@ def provenance(device: str = "cpu") -> dict:
         "commit": commit(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "precision": precision(device),
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
     }

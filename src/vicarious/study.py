@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,7 +25,9 @@ FAMILIES = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
 MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
 WEIGHTS = 5  # seeds whose weights are published
-EXPECTED = {"battery": 60.0, "model": 100.0, "codes": 25.0, "heads": 30.0, "responses": 1.0}  # seconds on one core
+POPULATION = 64  # agents that train as one on CUDA
+TRAINED = (config.Model, config.Heads)
+EXPECTED = {"battery": 40.0, "model": 50.0, "codes": 15.0, "heads": 18.0, "responses": 1.5}  # seconds on one core
 
 
 @dataclass(frozen=True)
@@ -106,34 +111,22 @@ class Agent:
     @cached_property
     def model(self) -> torch.nn.Module:
         """The frozen world model."""
-        if self.store.has(self.cfg.address, weights=True):
-            model = models.build(self.cfg)
-            model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
-            return model.requires_grad_(False).eval()
-        data, start = self.episodes, time.perf_counter()
-        model, held_out = models.train(self.cfg, data, self.quiet)
-        table = pd.DataFrame([(f"{k}_loss", "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
-        seconds = time.perf_counter() - start
-        self.store.write(self.cfg, seconds, {"measures": table}, model.state_dict(), self.device)
-        return model.cpu()
+        train_models([self])
+        model = models.build(self.cfg)
+        model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
+        return model.requires_grad_(False).eval().to(self.device)
 
-    @cached_property
     def latents(self) -> torch.Tensor:
         """Codes z [B, T, D] of all episodes."""
-        return models.encode(self.model.to(self.device), self.episodes.obs, self.episodes.prev_action)
+        return models.encode(self.model, self.episodes.obs, self.episodes.prev_action)
 
     def heads(self, cfg: config.Heads) -> heads.Heads:
         """The trained heads of one configuration."""
-        if self.store.has(cfg.address, weights=True):
-            weights = self.store.read(cfg.address, weights=True).weights
-            head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
-            head.load_state_dict(weights)
-            return head.requires_grad_(False).eval()
-        z, start = self.latents, time.perf_counter()
-        head, held_out = heads.train(cfg, z, self.episodes, self.quiet)
-        table = pd.DataFrame([(k, "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
-        self.store.write(cfg, time.perf_counter() - start, {"measures": table}, head.state_dict(), self.device)
-        return head.cpu()
+        train_heads([self], [cfg])
+        weights = self.store.read(cfg.address, weights=True).weights
+        head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
+        head.load_state_dict(weights)
+        return head.requires_grad_(False).eval().to(self.device)
 
     def scenes(self, battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
         """Templates and V_pi of the battery: stored, so that every agent is shown the very same."""
@@ -146,7 +139,8 @@ class Agent:
     def shown(self, battery: config.Battery) -> responses.Codes:
         """The model's codes of every scene of the battery, encoded once."""
         if battery not in self._shown:
-            self._shown[battery] = responses.encode(self.model.cpu(), battery, self.scenes(battery)[0], self.cfg.data)
+            scenes = self.scenes(battery)[0].to(self.device)
+            self._shown[battery] = responses.encode(self.model, battery, scenes, self.cfg.data)
         return self._shown[battery]
 
     def fill(self, cell: config.Stage) -> None:
@@ -165,6 +159,45 @@ class Agent:
             tables = {"responses": table, "measures": measures.reset_index(drop=True)}
         digest = self.scenes(cell.battery)[0].digest
         self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=digest)
+
+
+def train_models(agents: list[Agent], done: Callable[[], None] = lambda: None) -> None:
+    """Train and store the world models that are missing, as one population; they differ in their seed alone."""
+    todo = [agent for agent in agents if not agent.store.has(agent.cfg.address, weights=True)]
+    if not todo:
+        return
+    data, start = [agent.episodes for agent in todo], time.perf_counter()
+    trained = models.train([agent.cfg for agent in todo], data, quiet=todo[0].quiet)
+    seconds = (time.perf_counter() - start) / len(todo)
+    for agent, (model, held_out) in zip(todo, trained, strict=True):
+        table = pd.DataFrame([(f"{k}_loss", "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
+        agent.store.write(
+            agent.cfg, seconds, {"measures": table}, model.state_dict(), agent.device, population=len(todo)
+        )
+    done()
+
+
+def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[], None] = lambda: None) -> None:
+    """Train and store the heads that are missing: those of one shape as one population, over any number of agents."""
+    store, of = agents[0].store, {agent.cfg: agent for agent in agents}
+    groups: dict[str, list[config.Heads]] = {}
+    for cfg in dict.fromkeys(cfgs):
+        if not store.has(cfg.address, weights=True):
+            groups.setdefault(heads.alike(cfg), []).append(cfg)
+    used = {cfg.model: of[cfg.model] for group in groups.values() for cfg in group}
+    z = {model: agent.latents() for model, agent in used.items()}
+    data = {model: replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone()) for model, agent in used.items()}
+    for agent in used.values():
+        del agent.episodes  # the observations: the largest thing in memory
+    for group in groups.values():
+        start = time.perf_counter()
+        trained = heads.train(group, [z[c.model] for c in group], [data[c.model] for c in group], agents[0].quiet)
+        seconds = (time.perf_counter() - start) / len(group)
+        for cfg, (head, held_out) in zip(group, trained, strict=True):
+            table = pd.DataFrame([(k, "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
+            device = of[cfg.model].device
+            store.write(cfg, seconds, {"measures": table}, head.state_dict(), device, population=len(group))
+        done()
 
 
 def make_battery(battery: config.Battery, store: Store) -> None:
@@ -189,16 +222,57 @@ def model_of(cell: config.Stage) -> config.Model | None:
     return cell.heads.model if isinstance(cell, config.Responses) else cell.model
 
 
-def _work(model: config.Model, cells: list[config.Stage], runs: Path, data: Path, device: str) -> None:
-    """One process's job: all missing cells of one world model."""
-    with one_thread():
-        agent = Agent(model, Store(runs, data), device)
-        for cell in cells:
-            agent.fill(cell)
+def _work(
+    cells: list[config.Stage], runs: Path, data: Path, device: str, done: Callable[[], None] = lambda: None
+) -> None:
+    """One job: all missing cells of a population of world models.  Out of GPU memory, it is halved and goes on."""
+    store = Store(runs, data)
+    agents = {model: Agent(model, store, device) for model in dict.fromkeys(map(model_of, cells))}
+    try:
+        with one_thread():
+            train_models(list(agents.values()), done)
+            train_heads(list(agents.values()), [c.heads for c in cells if isinstance(c, config.Responses)], done)
+            for cell in cells:
+                agents[model_of(cell)].fill(cell)
+                done()
+        return
+    except torch.OutOfMemoryError:
+        if len(agents) == 1:
+            raise MemoryError(
+                f"{device} has too little memory for a single agent of this size; use --device cpu"
+            ) from None
+        members = list(agents)
+    del agents
+    gc.collect()
+    torch.cuda.empty_cache()
+    for half in (members[: len(members) // 2], members[len(members) // 2 :]):
+        _work([cell for cell in cells if model_of(cell) in half], runs, data, device, done)
 
 
 def missing(cells: list[config.Stage], store: Store) -> list[config.Stage]:
     return [cell for cell in cells if not store.has(cell.address)]
+
+
+def jobs(cells: list[config.Stage], population: int) -> list[list[config.Stage]]:
+    """Cells that are computed together: those of up to `population` world models that differ in their seed alone."""
+    shapes: dict[str, dict[config.Model, list[config.Stage]]] = {}
+    for cell in cells:
+        if (model := model_of(cell)) is not None:
+            data = model.data.model_copy(update={"seed": 0})
+            shape = model.model_copy(update={"data": data}).address
+            shapes.setdefault(shape, {}).setdefault(model, []).append(cell)
+    return [
+        [cell for own in group for cell in own]
+        for members in shapes.values()
+        for group in batched(members.values(), population)
+    ]
+
+
+def batched(items: Iterable, size: int) -> Iterator[tuple]:
+    """Tuples of up to `size` successive items (`itertools.batched` of Python 3.12)."""
+    rest = iter(items)
+    while group := tuple(islice(rest, size)):
+        yield group
 
 
 def fill(
@@ -207,41 +281,36 @@ def fill(
     workers: int = 1,
     device: str = "auto",
     executor: Executor | None = None,
+    population: int | None = None,
 ) -> int:
     """Compute every cell that is neither published nor cached; returns how many there were.
 
-    One job per world model, on `executor` or on `workers` processes of one thread each (0: in this process).
-    Each result is stored the moment it is whole, so that a stopped study resumes where it was.
+    On a CPU one job per world model, on `executor` or on `workers` processes of one thread each (0: in this process);
+    on CUDA one job per `population` of agents, one after the other in this process.  Each result is stored the moment
+    it is whole, so that a stopped study resumes where it was.
     """
     todo, device = missing(cells, store), resolve_device(device)
+    cuda = device.startswith("cuda")
+    groups = jobs(todo, population or (POPULATION if cuda else 1))
     batteries = {c.battery.address: c.battery for c in todo if not isinstance(c, config.Battery)}
     batteries |= {c.address: c for c in todo if isinstance(c, config.Battery)}
     need = [b for a, b in batteries.items() if not store.has(a, weights=True)]
-    jobs: dict[config.Model, list[config.Stage]] = {}
-    for cell in todo:
-        if (model := model_of(cell)) is not None:
-            jobs.setdefault(model, []).append(cell)
-    steps = _steps(todo, store) | {b.address: EXPECTED["battery"] for b in need}
-    if not steps:
-        return 0
-    # The bar counts expected core-seconds, so that its time left is worth reading.
-    bar = tqdm(total=round(sum(steps.values())), desc=f"{len(steps)} results missing", unit="s", disable=None)
+    bar = Progress([*need, *stages(todo, store)], store)
     with bar:
         with one_thread():
             for battery in need:
                 make_battery(battery, store)
-                bar.update(steps.pop(battery.address))
-        if workers == 0 and executor is None:
-            for model, group in jobs.items():
-                _work(model, group, store.runs, store.data, device)
-                _advance(bar, steps, store)
+                bar.update()
+        if executor is None and (workers == 0 or cuda):
+            for group in groups:
+                _work(group, store.runs, store.data, device, bar.update)
             return len(todo)
-        pool = executor or ProcessPoolExecutor(min(workers, max(1, len(jobs))), mp_context=get_context("spawn"))
+        pool = executor or ProcessPoolExecutor(min(workers, max(1, len(groups))), mp_context=get_context("spawn"))
         try:
-            futures = {pool.submit(_work, m, group, store.runs, store.data, device) for m, group in jobs.items()}
+            futures = {pool.submit(_work, group, store.runs, store.data, device) for group in groups}
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
-                _advance(bar, steps, store)
+                bar.update()
                 for future in done:
                     future.result()
         finally:
@@ -250,23 +319,44 @@ def fill(
     return len(todo)
 
 
-def _steps(todo: list[config.Stage], store: Store) -> dict[str, float]:
-    """Expected core-seconds of every result still to be made, world models and heads included."""
-    steps: dict[str, float] = {}
+def stages(todo: list[config.Stage], store: Store) -> list[config.Stage]:
+    """Everything that has to be computed for these cells, once: world models and heads included."""
+    found: dict[str, config.Stage] = {}
     for cell in todo:
-        model = model_of(cell)
-        for stage in (model, getattr(cell, "heads", None), cell):
+        for stage in (model_of(cell), getattr(cell, "heads", None), cell):
             if stage is not None and not store.has(stage.address, weights=stage is not cell):
-                trained = not isinstance(stage, config.Model) or models.FAMILIES[stage.family].trained
-                size = getattr(stage, "updates", None)
-                full = type(stage).model_fields["updates"].default if size else 1
-                steps[stage.address] = EXPECTED[stage.stage] * (size / full if size else 1) if trained else 1.0
-    return steps
+                found[stage.address] = stage
+    return list(found.values())
 
 
-def _advance(bar: tqdm, steps: dict[str, float], store: Store) -> None:
-    for address in [a for a in steps if store.has(a)]:
-        bar.update(round(steps.pop(address)))
+class Progress:
+    """A bar over expected core-seconds of what is missing, so that its time left is worth reading."""
+
+    def __init__(self, missing: list[config.Stage], store: Store):
+        self.left, self.store = {stage: expected(stage) for stage in missing}, store
+        self.bar = tqdm(
+            total=round(sum(self.left.values())), desc=f"{len(missing)} results missing", unit="s", disable=None
+        )
+
+    def update(self) -> None:
+        """Count what has been stored since."""
+        for stage in [s for s in self.left if self.store.has(s.address, weights=isinstance(s, TRAINED))]:
+            self.bar.update(round(self.left.pop(stage)))
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+
+def expected(stage: config.Stage) -> float:
+    """Core-seconds that a stage takes, roughly."""
+    if not isinstance(stage, TRAINED):
+        return EXPECTED[stage.stage]
+    if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
+        return 1.0
+    return EXPECTED[stage.stage] * stage.updates / type(stage).model_fields["updates"].default
 
 
 def agent_columns(cell: config.Stage) -> dict:

@@ -10,11 +10,12 @@ Adding one takes a file beside this one and a line in `FAMILIES`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .. import config, world
+from .. import config, population, world
 from ..episodes import Batch
 from .controls import Pixels, Untrained
 from .recurrent import Recurrent
@@ -37,26 +38,34 @@ def split(count: int) -> int:
     return count - max(1, int(count * HELD_OUT))
 
 
-def train(cfg: config.Model, data: Batch, quiet: bool = True) -> tuple[nn.Module, dict[str, float]]:
-    """Train a world model on all episodes, reward unseen.  Returns it frozen, with its held-out losses.
+def train(
+    cfgs: Sequence[config.Model], data: Sequence[Batch], quiet: bool = True, stacked: bool | None = None
+) -> list[tuple[nn.Module, dict[str, float]]]:
+    """Train world models that differ only in their seed as one population, each on its own episodes, reward unseen.
 
-    AdamW with a one-cycle rate and gradient clipping at 1; the loss is the mean over the family's named losses' sum.
+    Returns each frozen, with its held-out losses.  The loss is the mean over the family's named losses' sum.
     """
-    model = build(cfg).to(data.obs.device)
-    cut, g = split(len(data)), world.generator(cfg.data.seed, f"batches/{cfg.family}")
-    if list(model.parameters()) and model.trained:
-        optimiser = torch.optim.AdamW(model.parameters(), lr=cfg.rate, weight_decay=cfg.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, cfg.rate, total_steps=cfg.updates)
-        for _ in tqdm(range(cfg.updates), desc=f"world model {cfg.family} seed {cfg.data.seed}", disable=quiet or None):
-            batch = data[torch.randint(cut, (cfg.batch,), generator=g)]
-            loss = sum(model.losses(batch.obs, batch.prev_action).values()).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-    model.requires_grad_(False).eval()
-    return model, evaluate(model, data[cut:])
+    cfg, cut = cfgs[0], split(len(data[0]))
+    members = [build(c).to(batch.obs.device) for c, batch in zip(cfgs, data, strict=True)]
+    if members[0].trained:
+        assert all(c.family == cfg.family and c.own() == cfg.own() for c in cfgs), "members of one shape"
+        population.train(
+            members,
+            lambda model, obs, prev_action: sum(model.losses(obs, prev_action).values()).mean(),
+            lambda rows: [[getattr(d, k)[r] for d, r in zip(data, rows, strict=True)] for k in ("obs", "prev_action")],
+            torch.stack([batches(c.data.seed, f"batches/{c.family}", c, cut) for c in cfgs], 1),
+            cfg.rate,
+            cfg.weight_decay,
+            stacked=stacked,
+            label=f"world model {cfg.family} seed {', '.join(str(c.data.seed) for c in cfgs)}",
+            quiet=quiet,
+        )
+    return [(m.requires_grad_(False).eval(), evaluate(m, d[cut:])) for m, d in zip(members, data, strict=True)]
+
+
+def batches(seed: int, purpose: str, cfg: config.Model | config.Heads, cut: int) -> Tensor:
+    """Episodes [updates, batch] that a member sees, from its seed's own stream."""
+    return torch.randint(cut, (cfg.updates, cfg.batch), generator=world.generator(seed, purpose))
 
 
 @torch.no_grad()
@@ -68,5 +77,11 @@ def evaluate(model: nn.Module, data: Batch) -> dict[str, float]:
 @torch.no_grad()
 def encode(model: nn.Module, obs: Tensor, prev_action: Tensor, chunk: int = 1024) -> Tensor:
     """Latents [B, T, D] of whole sequences, in chunks so that memory stays small."""
-    parts = [model.encode(o, a) for o, a in zip(obs.split(chunk), prev_action.split(chunk), strict=False)]
-    return torch.cat(parts)
+    parts = zip(obs.split(chunk), prev_action.split(chunk), strict=True)
+    out, start = None, 0
+    for o, a in parts:
+        z = model.encode(o, a)
+        out = z.new_empty(len(obs), *z.shape[1:]) if out is None else out
+        out[start : start + len(z)] = z
+        start += len(z)
+    return out

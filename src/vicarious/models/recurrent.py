@@ -1,4 +1,4 @@
-"""The reference world model: encoder -> GRU -> decoder of o_t and predictor of o_{t+1} given a_t."""
+"""The reference world model: encoder -> GRU cell -> decoder of o_t and predictor of o_{t+1} given a_t."""
 
 from __future__ import annotations
 
@@ -18,6 +18,32 @@ def mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*[m for layer in layers[:-1] for m in (layer, nn.SiLU())], layers[-1])
 
 
+class GRU(nn.Module):
+    """A gated recurrent unit over time (Cho et al. 2014), in the form and with the initialisation of `torch.nn.GRU`.
+
+    Written out because `nn.GRU` cannot be trained as a population of stacked weights.
+    """
+
+    def __init__(self, inputs: int, latent: int):
+        super().__init__()
+        self.input, self.state = nn.Linear(inputs, 3 * latent), nn.Linear(latent, 3 * latent)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(latent**-0.5), latent**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, inputs] -> states [B, T, D], from zeros; gates in float32 whatever the products are in."""
+        gates = self.input(x).float()
+        h, states = gates.new_zeros(len(x), gates.shape[-1] // 3), []
+        for now in gates.unbind(1):  # indexing gates[:, t] instead costs a quarter of the update
+            before = self.state(h)
+            r_in, u_in, n_in = now.chunk(3, -1)
+            r_h, u_h, n_h = before.chunk(3, -1)
+            reset, update = torch.sigmoid(r_in + r_h), torch.sigmoid(u_in + u_h)
+            h = torch.lerp(torch.tanh(torch.addcmul(n_in, reset, n_h)), h, update)
+            states.append(h)
+        return torch.stack(states, 1)
+
+
 class Recurrent(nn.Module):
     """z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}.
 
@@ -32,14 +58,14 @@ class Recurrent(nn.Module):
         actions = len(ACTIONS) + 1
         self.actions = actions
         self.encoder = mlp(features, cfg.width, cfg.latent)
-        self.cell = nn.GRU(cfg.latent + actions, cfg.latent, batch_first=True)
+        self.cell = GRU(cfg.latent + actions, cfg.latent)
         self.decoder = mlp(cfg.latent, cfg.width, features)
         self.predictor = mlp(cfg.latent + actions, cfg.width, features)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
         action = F.one_hot(prev_action, self.actions).to(obs.dtype)
-        return self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1))[0]
+        return self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1))
 
     def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
         """Squared errors {reconstruction, prediction}: [B, T], zero in the last frame of prediction."""
