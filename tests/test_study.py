@@ -140,7 +140,8 @@ def golden() -> dict:
     import tempfile
 
     cells = tiny_cells(seed=911, exposures=(0.0,))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
         store = Store(Path(folder) / "runs", Path(folder) / "data")
         study.fill(cells, store, workers=0, device="cpu")
         model, heads = study.model_of(cells[1]), cells[1].heads

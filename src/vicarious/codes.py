@@ -39,7 +39,8 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     flat = fitting["self"].flatten(0, -2)
     mean, scale = flat.mean(0), torch.where(flat.std(0) > 1e-6, flat.std(0), 1.0)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
-    fitting = {mover: (z - mean) / scale for mover, z in fitting.items()}
+    for z in fitting.values():
+        z.sub_(mean).div_(scale)
     rows = [*_transfer(cfg, at, fitting), *_axes(cfg, at, fitting), *_cka(at), *_identity(cfg, at, fitting)]
     return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 

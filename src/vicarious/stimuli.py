@@ -83,15 +83,9 @@ def make(cfg: config.Battery) -> Scenes:
     if len(good) < cfg.scenes:
         raise ValueError(f"only {len(good)} of {count} contexts fit this world, {cfg.scenes} wanted: lower max_items")
     keep = good[: cfg.scenes]
-    script = [_script(cfg, {k: v[keep] for k, v in run.items()}) for run in runs]
+    script = [_script(cfg, {k: v[keep].long() for k, v in run.items()}) for run in runs]
     pos, actions, items = (torch.stack(parts) for parts in zip(*script, strict=False))
-    return Scenes(
-        pos.to(torch.int8),
-        actions.to(torch.int8),
-        items.to(torch.int8),
-        first.side[keep].to(torch.int8),
-        first.angle[keep],
-    )
+    return Scenes(pos, actions, items, first.side[keep].to(torch.int8), first.angle[keep])
 
 
 def _first(cfg: config.Battery, count: int) -> State:
@@ -106,12 +100,12 @@ def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]
     worth = worth if mover == "self" else worth.flip(0)
     purpose = torch.tensor([0.0 if mover == "drifter" else cfg.world.purpose, cfg.world.purpose])
     state = replace(state, purpose=purpose.expand(len(state), 2))
-    frames = [(state.pos, torch.full_like(state.pos, -1), state.items)]
+    frames = [_small(state.pos, torch.full_like(state.pos, -1), state.items)]
     for t in range(cfg.context):
         actions = world.conduct(state, cfg.world, g, worth)
         still = cfg.world if t < cfg.context - 1 else cfg.world.model_copy(update={"respawn": 0.0})
         state = world.step(state, actions, still, g)
-        frames.append((state.pos, actions, state.items))
+        frames.append(_small(state.pos, actions, state.items))
     pos, actions, items = (torch.stack(parts, 1) for parts in zip(*frames, strict=False))
     room = (state.items[:, 0] > 0).sum(1) < cfg.world.max_items
     open_moves = _open_moves(cfg, state.pos, state.items).any(2).all(1)
@@ -122,6 +116,11 @@ def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]
         "items": items,
         "good": room & open_moves & far & (state.contact == 0).all(1),
     }
+
+
+def _small(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cells, actions and ranks in one byte each: eight thousand scenes are large in any other type."""
+    return tuple(tensor.to(torch.int8) for tensor in tensors)
 
 
 def _open_moves(cfg: config.Battery, pos: Tensor, items: Tensor) -> Tensor:
@@ -169,7 +168,7 @@ def _script(cfg: config.Battery, run: dict[str, Tensor]) -> tuple[Tensor, Tensor
     items[1, :, n, c, 0, far] = rank
     items[1, :, n, e, 0, far] = rank
     items[2, :, n, a, 0, target] = rank
-    return pos, actions, items
+    return _small(pos, actions, items)
 
 
 def instantiate(

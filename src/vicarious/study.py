@@ -43,7 +43,7 @@ class Profile:
 
 
 PROFILES = {
-    "paper": Profile(20, {}, {}, {}, {}, {}),
+    "paper": Profile(40, {}, {}, {}, {}, {}),
     "quick": Profile(
         3, {"episodes": 4096}, {"updates": 600}, {"updates": 600}, {"fit_scenes": 1024}, {"scenes": 64, "rollouts": 64}
     ),
@@ -261,11 +261,13 @@ def jobs(cells: list[config.Stage], population: int) -> list[list[config.Stage]]
             data = model.data.model_copy(update={"seed": 0})
             shape = model.model_copy(update={"data": data}).address
             shapes.setdefault(shape, {}).setdefault(model, []).append(cell)
-    return [
+    groups = [
         [cell for own in group for cell in own]
         for members in shapes.values()
         for group in batched(members.values(), population)
     ]
+    order = {cell: i for i, cell in enumerate(cells)}
+    return sorted(groups, key=lambda group: order[group[0]])  # seed by seed, as far as populations allow
 
 
 def batched(items: Iterable, size: int) -> Iterator[tuple]:

@@ -174,21 +174,24 @@ def greedy_action(state: State, config: World, worth: Tensor, tie: Tensor) -> tu
 def observe(state: State, config: World, look: Look, g: torch.Generator | None = None) -> Tensor:
     """Draw the state [B, H, W, C]: appearance, item kinds, glass.  `g` is needed for pixel noise only."""
     batch, s, a, k = len(state), config.size, config.appearance, len(config.ladder)
-    chambers = torch.zeros(batch, 2, s * s, a + k + 1, device=state.pos.device)
+    device = state.pos.device
+    swap = (state.side == 1) & (config.view != "left")
+    left, right = (torch.where(swap[:, None], state.items[:, 1 - m], state.items[:, m]) for m in (0, 1))
+    glass = left.new_full((1,), k + 1).expand(batch, s, 1)
+    drawn = torch.cat([left.view(batch, s, s), glass, right.view(batch, s, s)], 2)  # what lies in every cell
+    lying = torch.zeros(k + 2, a + k + 1, device=device)  # and how it is drawn: nothing, rank 0 ..., glass
+    lying[torch.arange(1, k + 1, device=device), a + look.kinds] = 1.0
+    lying[k + 1, -1] = 1.0
+    grid = torch.nn.functional.embedding(drawn.flatten(1), lying)  # [B, H * W, C]
     angle = torch.stack([torch.zeros_like(state.angle), state.angle], 1).unsqueeze(2)
     bodies = angle.cos() * look.axes[0] + angle.sin() * look.axes[1]  # [B, M, appearance]
-    here = state.pos.unsqueeze(2).unsqueeze(3).expand(-1, -1, 1, a)
-    chambers[..., :a].scatter_(2, here, bodies.unsqueeze(2))
-    channel = torch.cat([look.kinds.new_full((1,), k), look.kinds])  # "nothing" is drawn into a scratch channel
-    kinds = torch.nn.functional.one_hot(channel[state.items], k + 1)[..., :k]
-    chambers[..., a : a + k] = kinds
-    grid = torch.zeros(batch, s, 2 * s + 1, a + k + 1, device=state.pos.device)
-    grid[:, :, s, -1] = 1.0
-    swap = (state.side == 1) & (config.view != "left")
-    left = torch.where(swap[:, None, None, None], chambers.flip(1), chambers).view(batch, 2, s, s, -1)
-    grid[:, :, :s], grid[:, :, s + 1 :] = left[:, 0], left[:, 1]
+    row, col = state.pos // s, state.pos % s
+    col = col + (s + 1) * (swap.unsqueeze(1) != torch.tensor([False, True], device=device))
+    cell = row * (2 * s + 1) + col
+    grid.scatter_(1, cell.unsqueeze(2).expand(-1, -1, a), bodies)
+    grid = grid.view(batch, s, 2 * s + 1, -1)
     if config.view == "centred":
-        grid = _centre(grid, state.pos[:, 0] // s, state.pos[:, 0] % s + (s + 1) * state.side)
+        grid = _centre(grid, row[:, 0], col[:, 0])
     if config.noise:
         assert g is not None, "pixel noise needs a generator"
         grid = grid + config.noise * torch.randn(grid.shape, generator=g, device=g.device)
