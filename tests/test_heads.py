@@ -75,12 +75,12 @@ def test_masked_mean_is_the_mean_of_the_first_marked_frames():
     assert heads.masked_mean(error, mask, 2) == 2.0 and heads.masked_mean(error, mask, 9) == pytest.approx(8 / 3)
 
 
-def test_standardised_latents_have_unit_spread_and_constant_ones_do_no_harm():
-    head = heads.Heads(3, 4, 1)
+def test_standardised_latents_have_unit_spread_and_constant_ones_do_no_harm(monkeypatch):
+    monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
     z = torch.randn(50, 6, 3) * torch.tensor([5.0, 0.1, 0.0]) + 2
-    head.standardise(z)
-    scaled = ((z - head.mean) / head.scale).flatten(0, 1)
-    assert torch.allclose(scaled.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-4) and head(z).isfinite().all()
+    latents = heads.Latents.of(z)
+    assert torch.allclose(latents.inputs.flatten(0, 1).std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-4)
+    assert latents.inputs.isfinite().all() and len(latents.inputs) + len(latents.held_out) == 50
 
 
 def test_heads_learn_reward_and_value_where_the_code_tells_everything():
@@ -88,7 +88,9 @@ def test_heads_learn_reward_and_value_where_the_code_tells_everything():
     data = episodes.collect(config.Episodes(seed=906, episodes=1024))
     z = torch.nn.functional.one_hot(data.contact, 4).flatten(2).float()
     model = config.Model(data=config.Episodes(seed=906))
-    ((head, result),) = heads.train([config.Heads(model=model, exposure=1.0, width=32, updates=300)], [z], [data])
+    ((head, result),) = heads.train(
+        [config.Heads(model=model, exposure=1.0, width=32, updates=300)], [heads.Latents.of(z)], [data]
+    )
     assert result["reward_r2"] > 0.99
     with torch.no_grad():
         own = head(z)[..., 0][(data.contact[..., 0] == 3) & (data.contact[..., 1] == 0)]

@@ -6,6 +6,7 @@ r_t arrives with o_t, and V(z_t) = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] exc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +30,39 @@ class Heads(nn.Module):
         self.register_buffer("scale", torch.ones(latent))
         self.nets = nn.ModuleDict({name: mlp(latent, *[width] * depth, 1) for name in READOUTS})
 
-    def standardise(self, z: Tensor) -> None:
-        """Take mean and standard deviation from training latents [B, T, D]; constant inputs stay as they are."""
-        flat = z.flatten(0, -2)
-        self.mean.copy_(flat.mean(0))
-        std = flat.std(0)
-        self.scale.copy_(torch.where(std > 1e-6, std, 1.0))
-
-    def standardised(self, z: Tensor) -> Tensor:
-        return (z - self.mean) / self.scale
-
     def read(self, x: Tensor) -> Tensor:
         """Standardised latents x [..., D] -> [..., 2]."""
         return torch.cat([self.nets[name](x) for name in READOUTS], -1).float()
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.read(self.standardised(z))
+        return self.read((z - self.mean) / self.scale)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """One world model's latents as heads learn from them, and all that is kept of them.
+
+    mean, scale [D] over training frames; inputs [B, T, D] the training episodes' standardised latents, in the precision
+    of the training loop's products; held_out [B', T, D] the other episodes' latents as they are.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    inputs: Tensor
+    held_out: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, chunk: int = 1024) -> Latents:
+        """From latents z [B, T, D] of all episodes; inputs that are constant are only centred."""
+        cut = split(len(z))
+        flat = z[:cut].flatten(0, -2)
+        mean, std = flat.mean(0), flat.std(0)
+        scale = torch.where(std > 1e-6, std, 1.0)
+        dtype = torch.bfloat16 if population.precision(z.device) == "bf16" else z.dtype
+        inputs = torch.empty_like(z[:cut], dtype=dtype)
+        for part, source in zip(inputs.split(chunk), z[:cut].split(chunk), strict=True):
+            part.copy_((source - mean) / scale)
+        return cls(mean, scale, inputs, z[cut:].clone())
 
 
 def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -90,35 +108,32 @@ def alike(cfg: config.Heads) -> str:
 
 def train(
     cfgs: Sequence[config.Heads],
-    z: Sequence[Tensor],
+    z: Sequence[Latents],
     data: Sequence[Batch],
     quiet: bool = True,
     stacked: bool | None = None,
 ) -> list[tuple[Heads, dict[str, float]]]:
     """Train heads that differ in seed, exposure, coupling or width as one population.
 
-    z, data: latents [B, T, D] and episodes of each, the same objects where a world model is shared.  Returns each
-    frozen, with its held-out losses and R2.
+    z, data: latents and episodes of each, the same objects where a world model is shared.  Returns each frozen, with
+    its held-out losses and R2.
     """
     cfg, cut = cfgs[0], split(len(data[0]))
     assert all(alike(c) == alike(cfg) for c in cfgs), "members of one shape"
-    members = [_fresh(c, latents, cut) for c, latents in zip(cfgs, z, strict=True)]
+    members = [_fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
     rewards = [world.reward(d.contact, c.model.data.world, c.kappa) for c, d in zip(cfgs, data, strict=True)]
 
-    shared = {id(latents): (member, latents) for member, latents in zip(members, z, strict=True)}
-    inputs = {key: _inputs(member, latents[:cut]) for key, (member, latents) in shared.items()}
-
     def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        seen = {id(latents): own for latents, own in zip(z, rows, strict=True)}
-        seen = {key: inputs[key][own] for key, own in seen.items()}  # once per world model
+        seen = {id(latents): (latents.inputs, own) for latents, own in zip(z, rows, strict=True)}
+        seen = {key: inputs[own] for key, (inputs, own) in seen.items()}  # once per world model
         return (
             [seen[id(latents)] for latents in z],
             [r[own] for r, own in zip(rewards, rows, strict=True)],
             [k[own] for k, own in zip(known, rows, strict=True)],
         )
 
-    stacked = population.stacks(z[0].device) if stacked is None else stacked
+    stacked = population.stacks(z[0].inputs.device) if stacked is None else stacked
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
     population.train(
         trained,
@@ -133,24 +148,19 @@ def train(
     )
     members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
     return [
-        (m.requires_grad_(False).eval(), evaluate(m, latents[cut:], r[cut:], k[cut:], cfg))
+        (m.requires_grad_(False).eval(), evaluate(m, latents.held_out, r[cut:], k[cut:], cfg))
         for m, latents, r, k in zip(members, z, rewards, known, strict=True)
     ]
 
 
-def _fresh(cfg: config.Heads, z: Tensor, cut: int) -> Heads:
-    """Heads with the seed's own initial weights, standardised to its training latents."""
+def _fresh(cfg: config.Heads, z: Latents) -> Heads:
+    """Heads with the seed's own initial weights, which standardise as `z` was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.generator(cfg.model.data.seed, "heads/weights").initial_seed())
-        heads = Heads(z.shape[-1], cfg.width, cfg.depth).to(z.device)
-    heads.standardise(z[:cut])
+        heads = Heads(len(z.mean), cfg.width, cfg.depth).to(z.mean.device)
+    heads.mean.copy_(z.mean)
+    heads.scale.copy_(z.scale)
     return heads
-
-
-def _inputs(heads: Heads, z: Tensor, chunk: int = 1024) -> Tensor:
-    """Standardised latents [B, T, D] in the precision that the training's first product takes."""
-    dtype = torch.bfloat16 if population.precision(z.device) == "bf16" else z.dtype
-    return torch.cat([heads.standardised(part).to(dtype) for part in z.split(chunk)])
 
 
 @torch.no_grad()

@@ -116,9 +116,9 @@ class Agent:
         model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
         return model.requires_grad_(False).eval().to(self.device)
 
-    def latents(self) -> torch.Tensor:
-        """Codes z [B, T, D] of all episodes."""
-        return models.encode(self.model, self.episodes.obs, self.episodes.prev_action)
+    def latents(self) -> heads.Latents:
+        """Codes of all episodes, as heads learn from them."""
+        return heads.Latents.of(models.encode(self.model, self.episodes.obs, self.episodes.prev_action))
 
     def heads(self, cfg: config.Heads) -> heads.Heads:
         """The trained heads of one configuration."""
@@ -185,9 +185,10 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         if not store.has(cfg.address, weights=True):
             groups.setdefault(heads.alike(cfg), []).append(cfg)
     used = {cfg.model: of[cfg.model] for group in groups.values() for cfg in group}
-    z = {model: agent.latents() for model, agent in used.items()}
-    data = {model: replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone()) for model, agent in used.items()}
-    for agent in used.values():
+    z, data = {}, {}
+    for model, agent in used.items():
+        z[model] = agent.latents()
+        data[model] = replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone())
         del agent.episodes  # the observations: the largest thing in memory
     for group in groups.values():
         start = time.perf_counter()

@@ -1,0 +1,520 @@
+"""`make bench`: this laboratory beside its peers, in one run on one machine.
+
+Contenders of a group take turns, round after round, so that a machine that slows down slows them all; a ratio is the
+median over rounds of the ratio within a round.  Writes book/bench.json, which a page of the book shows.  Exits with 1
+and names the peer where one could not be run, and then leaves the table as it was.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from vicarious import book, config, episodes, heads, models, population, store, study, world
+from vicarious.models.recurrent import Recurrent
+
+ROOT = Path(__file__).resolve().parents[1]
+CORES = os.cpu_count() or 1
+ROUNDS, ROUND_SECONDS = 2, 0.3
+BATCH, FRAMES = 64, 20
+Run = Callable[[], float]  # does some work, returns how much
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row: `make()` prepares and returns a `Run`; `package` names a peer."""
+
+    group: str
+    name: str
+    unit: str
+    make: Callable[[], Run]
+    package: str | None = None
+
+
+# environments: random actions, observation, automatic reset
+
+
+def chambers(batch: int = 8192) -> Run:
+    cfg, g = config.World(), torch.Generator().manual_seed(0)
+    look = world.look(cfg, 0)
+
+    def run() -> float:
+        state = world.reset(cfg, batch, g)
+        world.observe(state, cfg, look)
+        for _ in range(FRAMES):
+            actions = torch.randint(len(world.ACTIONS), (batch, 2), generator=g)
+            state = world.step(state, actions, cfg, g)
+            world.observe(state, cfg, look)
+        return batch * FRAMES
+
+    return run
+
+
+def overcooked(batch: int) -> Run:
+    import jax
+    import jaxmarl
+
+    env = jaxmarl.make("overcooked")
+
+    def one(carry, key):
+        state, total = carry
+        keys = jax.random.split(key, 1 + env.num_agents)
+        spaces = zip(env.agents, keys[1:], strict=True)
+        actions = {agent: env.action_space(agent).sample(k) for agent, k in spaces}
+        obs, state, *_ = env.step(keys[0], state, actions)  # resets itself
+        return (state, total + sum(o.sum() for o in obs.values())), None
+
+    @jax.jit
+    def rollout(key):
+        first, rest = jax.random.split(key)
+        _, state = env.reset(first)
+        return jax.lax.scan(one, (state, 0.0), jax.random.split(rest, 100))[0][1]
+
+    many = jax.jit(jax.vmap(rollout))
+    keys = jax.random.split(jax.random.PRNGKey(0), batch)
+    many(keys).block_until_ready()
+
+    def run() -> float:
+        many(keys).block_until_ready()
+        return batch * 100
+
+    return run
+
+
+def _python_environment(name: str, package: str, steps: int) -> float:
+    """Steps of one gymnasium environment in this process; returns seconds."""
+    import gymnasium
+
+    importlib.import_module(package)
+    env = gymnasium.make(name, disable_env_checker=True)
+    env.reset(seed=0)
+    start = time.perf_counter()
+    for _ in range(steps):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated is True or truncated is True:
+            env.reset()
+    return time.perf_counter() - start
+
+
+def gymnasium_environment(name: str, package: str, steps: int, processes: int) -> Run:
+    """Python processes that step an environment each."""
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+    def run(steps: int = steps) -> float:
+        list(pool.map(_python_environment, [name] * processes, [package] * processes, [steps] * processes))
+        return steps * processes
+
+    run(50)
+    return run
+
+
+# world models: whole updates of batch 64 x 20, from data in memory
+
+
+class States(nn.GRU):
+    """`nn.GRU` that returns its states alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[0]
+
+
+def corpus() -> episodes.Batch:
+    return episodes.collect(config.Episodes(seed=900, episodes=2048))
+
+
+def reference_model(precision: str, members: int = 1, stacked: bool = False, updates: int = 20) -> Run:
+    data = corpus()
+    cfgs = [config.Model(data=config.Episodes(seed=900 + i, episodes=2048), updates=updates) for i in range(members)]
+
+    def run() -> float:
+        os.environ["VICARIOUS_PRECISION"] = precision
+        nets = [models.build(cfg) for cfg in cfgs]
+        index = torch.stack([models.batches(c.data.seed, "bench", c, len(data)) for c in cfgs], 1)
+        population.train(
+            nets,
+            lambda model, obs, prev_action: sum(model.losses(obs, prev_action).values()).mean(),
+            lambda rows: ([data.obs[r] for r in rows], [data.prev_action[r] for r in rows]),
+            index,
+            cfgs[0].rate,
+            cfgs[0].weight_decay,
+            stacked=stacked,
+        )
+        return members * updates * BATCH * FRAMES
+
+    return run
+
+
+def plain_loop(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, amp: bool = False) -> Run:
+    """The usual loop of PyTorch: zero the gradients, forward, backward, clip, AdamW, schedule."""
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+
+    def run() -> float:
+        for _ in range(20):
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+                value = loss(torch.randint(count, (BATCH,)))
+            optimiser.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+        return 20 * BATCH * FRAMES
+
+    return run
+
+
+def plain_gru(amp: bool) -> Run:
+    data, cfg = corpus(), config.Model(data=config.Episodes(seed=900))
+    net = Recurrent(cfg, world.features(cfg.data.world))
+    net.cell = States(cfg.latent + net.actions, cfg.latent, batch_first=True)
+    return plain_loop(
+        net, lambda rows: sum(net.losses(data.obs[rows], data.prev_action[rows]).values()).mean(), len(data), amp
+    )
+
+
+def dreamer() -> Run:
+    """TorchRL's DreamerV3 world-model loss over an RSSM of about as many weights as the reference model."""
+    from tensordict import TensorDict
+    from tensordict.nn import TensorDictModule, TensorDictSequential
+    from torchrl.modules import SymExpTwoHot
+    from torchrl.modules.models.model_based import RSSMPosteriorV3, RSSMPriorV3, RSSMRolloutV3
+    from torchrl.objectives import DreamerV3ModelLoss
+
+    data, actions, belief, kinds, classes, bins = corpus(), len(world.ACTIONS), 128, 8, 8, 255
+    features, code = data.obs.shape[-1], belief + kinds * classes
+    mlp = lambda a, b, c: nn.Sequential(nn.Linear(a, b), nn.SiLU(), nn.Linear(b, c))  # noqa: E731
+    joined = lambda net: _Joined(net)  # noqa: E731
+    prior = TensorDictModule(
+        RSSMPriorV3(
+            action_shape=torch.Size([actions]),
+            hidden_dim=128,
+            rnn_hidden_dim=belief,
+            num_categoricals=kinds,
+            num_classes=classes,
+            action_dim=actions,
+        ),
+        in_keys=["state", "belief", "action"],
+        out_keys=[("next", "prior_logits"), ("next", "state"), ("next", "belief")],
+    )
+    posterior = TensorDictModule(
+        RSSMPosteriorV3(
+            hidden_dim=128, num_categoricals=kinds, num_classes=classes, rnn_hidden_dim=belief, obs_embed_dim=128
+        ),
+        in_keys=[("next", "belief"), ("next", "encoded_latents")],
+        out_keys=[("next", "posterior_logits"), ("next", "state")],
+    )
+    here = [("next", "state"), ("next", "belief")]
+    net = TensorDictSequential(
+        TensorDictModule(mlp(features, 256, 128), [("next", "observation")], [("next", "encoded_latents")]),
+        RSSMRolloutV3(prior, posterior),
+        TensorDictModule(joined(mlp(code, 256, features)), here, [("next", "reconstruction")]),
+        TensorDictModule(joined(nn.Linear(code, bins)), here, [("next", "reward_logits")]),
+        TensorDictModule(SymExpTwoHot(bins), [("next", "reward_logits")], [("next", "reward")]),
+    )
+    objective = DreamerV3ModelLoss(net, num_reward_bins=bins)
+    objective.set_keys(pixels="observation", reco_pixels="reconstruction")
+    reward = world.reward(data.contact, config.World()).unsqueeze(-1)
+    taken = nn.functional.one_hot(data.prev_action, actions + 1)[..., 1:].float()
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        batch = TensorDict(
+            {
+                "state": torch.zeros(BATCH, FRAMES, kinds * classes),
+                "belief": torch.zeros(BATCH, FRAMES, belief),
+                "action": taken[rows],
+                "next": {"observation": data.obs[rows], "reward": reward[rows]},
+            },
+            [BATCH, FRAMES],
+        )
+        return sum(value.sum() for value in objective(batch)[0].values())
+
+    loss(torch.arange(BATCH))
+    return plain_loop(net, loss, len(data))
+
+
+class _Joined(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.cat(parts, -1))
+
+
+def products(net: nn.Module, rows: dict[str, int], steps: int, dtype: torch.dtype) -> Run:
+    """The floor: every matrix product of an update (forward, gradient of weights, gradient of inputs) and nothing else.
+
+    rows: how many rows each linear layer sees; a recurrent layer sees them in `steps` portions.
+    """
+    linear = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
+    first = next(iter(linear))
+    work = []
+    for name, layer in linear.items():
+        n, portions = rows.get(name.split(".")[0], BATCH * FRAMES), steps if name.endswith("state") else 1
+        x, g = (torch.randn(n, k).to(dtype) for k in (layer.in_features, layer.out_features))
+        work.append((x, layer.weight.detach().to(dtype), g, portions, name != first))
+
+    def run() -> float:
+        for x, w, g, portions, inward in work:
+            for part in x.chunk(portions):
+                torch.mm(part, w.t())
+            torch.mm(g.t(), x)
+            for part in g.chunk(portions) if inward else ():
+                torch.mm(part, w)
+        return BATCH * FRAMES
+
+    return run
+
+
+def model_floor(dtype: torch.dtype) -> Run:
+    net = models.build(config.Model(data=config.Episodes(seed=900)))
+    return products(net, {"predictor": BATCH * (FRAMES - 1)}, FRAMES, dtype)
+
+
+# heads: frames that a pair of heads learns from per second
+
+
+def pairs(exposures: tuple[float, ...], stacked: bool, precision: str = "auto", updates: int = 20) -> Run:
+    data = corpus()
+    raw = torch.randn(len(data), FRAMES, 128)
+    model = config.Model(data=config.Episodes(seed=900, episodes=len(data)))
+    cfgs = [config.Heads(model=model, exposure=p, updates=updates) for p in exposures]
+
+    def run() -> float:
+        os.environ["VICARIOUS_PRECISION"] = precision
+        z = heads.Latents.of(raw)
+        heads.train(cfgs, [z] * len(cfgs), [data] * len(cfgs), stacked=stacked)
+        return len(cfgs) * updates * BATCH * FRAMES
+
+    return run
+
+
+def heads_floor(dtype: torch.dtype) -> Run:
+    net = heads.Heads(128, 128, 2).nets
+    one = [products(net[name], {}, 1, dtype) for name in heads.READOUTS]
+
+    def run() -> float:
+        return max(each() for each in one)
+
+    return run
+
+
+CONTENDERS = [
+    Contender("environment", "glass chambers", "steps/s", chambers),
+    *(
+        Contender("environment", f"JaxMARL Overcooked, {n} at once", "steps/s", lambda n=n: overcooked(n), "jaxmarl")
+        for n in (64, 1024)
+    ),
+    *(
+        Contender(
+            "environment",
+            f"{package}, {n} process{'es' if n > 1 else ''}",
+            "steps/s",
+            lambda name=name, package=package, n=n: gymnasium_environment(name, package, 4000, n),
+            package,
+        )
+        for package, name in (
+            ("lbforaging", "Foraging-8x8-2p-3f-v3"),
+            ("minigrid", "MiniGrid-Dynamic-Obstacles-6x6-v0"),
+        )
+        for n in (1, CORES)
+    ),
+    Contender("world model", "reference model", "transitions/s", lambda: reference_model("auto")),
+    Contender("world model", "reference model, float32", "transitions/s", lambda: reference_model("fp32")),
+    Contender(
+        "world model", "reference model, 4 stacked", "transitions/s", lambda: reference_model("auto", 4, True, 10)
+    ),
+    Contender("world model", "nn.GRU, float32", "transitions/s", lambda: plain_gru(False), "torch"),
+    Contender("world model", "nn.GRU, bfloat16 autocast", "transitions/s", lambda: plain_gru(True), "torch"),
+    Contender("world model", "TorchRL DreamerV3 model loss", "transitions/s", dreamer, "torchrl"),
+    Contender("world model", "its matrix products, float32", "transitions/s", lambda: model_floor(torch.float32)),
+    Contender("world model", "its matrix products, bfloat16", "transitions/s", lambda: model_floor(torch.bfloat16)),
+    Contender("heads", "3 exposures as one population", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False)),
+    Contender("heads", "one exposure alone", "frames/s", lambda: pairs((0.0,), False)),
+    Contender("heads", "3 exposures, stacked", "frames/s", lambda: pairs((0.0, 0.1, 1.0), True)),
+    Contender("heads", "3 exposures, float32", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False, "fp32")),
+    Contender("heads", "their matrix products, float32", "frames/s", lambda: heads_floor(torch.float32)),
+    Contender("heads", "their matrix products, bfloat16", "frames/s", lambda: heads_floor(torch.bfloat16)),
+]
+
+# (this row, compared with that row, at least): the bars that were set beforehand
+BARS = [
+    ("glass chambers", "JaxMARL Overcooked, 64 at once", 3.0),
+    ("glass chambers", "JaxMARL Overcooked, 1024 at once", 3.0),
+    ("glass chambers", "lbforaging, 1 process", 150.0),
+    ("reference model", "nn.GRU, float32", 1.3),
+    ("reference model", "its matrix products, float32", 1 / 1.6),
+    ("reference model, float32", "nn.GRU, float32", 1.3),
+    ("reference model, float32", "its matrix products, float32", 1 / 1.6),
+    ("reference model", "its matrix products, bfloat16", 1 / 1.6),
+]
+
+
+def race(contenders: list[Contender]) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Rates {name: one per round}, contenders taking turns, and the reasons {name: why} of those that could not run."""
+    runs, repeats, rates, failed = {}, {}, {c.name: [] for c in contenders}, {}
+    for c in tqdm(contenders, desc=f"{contenders[0].group}: warming up", disable=None):
+        try:
+            runs[c.name] = run = c.make()
+            run()
+            start = time.perf_counter()
+            run()
+            repeats[c.name] = max(1, round(ROUND_SECONDS / (time.perf_counter() - start)))
+        except Exception as error:
+            if c.package is None:
+                raise
+            failed[c.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    for _ in tqdm(range(ROUNDS), desc=f"{contenders[0].group}: rounds", disable=None):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            work = sum(run() for _ in range(repeats[name]))
+            rates[name].append(work / (time.perf_counter() - start))
+    return {name: r for name, r in rates.items() if r}, failed
+
+
+def agent(folder: Path) -> None:
+    """One seed of the paper, all families and exposures, from nothing on every core; run in a process of its own."""
+    cells = study.reference("paper", 1)
+    study.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
+
+
+def memory(pid: int) -> float:
+    """Proportional resident memory of a process and its descendants, GB (Linux)."""
+    children, total = Path(f"/proc/{pid}/task/{pid}/children"), 0.0
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e6
+        return total + sum(memory(int(child)) for child in children.read_text().split())
+    except OSError:
+        return total
+
+
+def one_seed() -> list[dict]:
+    """Seconds of every stage of one seed, of all of them together, and the peak of memory."""
+    environment = {k: v for k, v in os.environ.items() if k != "VICARIOUS_PRECISION"}
+    with tempfile.TemporaryDirectory() as folder:
+        start, peak = time.perf_counter(), 0.0
+        command = [sys.executable, __file__, "--agent", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+            while process.poll() is None:
+                peak = max(peak, memory(process.pid))
+                time.sleep(0.5)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            raise RuntimeError("the reference study of one seed failed")
+        rows, at = [], store.Store(Path(folder) / "runs", Path(folder) / "none")
+        taken: dict[str, float] = {}
+        for stage in study.stages(study.reference("paper", 1), store.Store(Path(folder) / "-", Path(folder) / "-")):
+            model = study.model_of(stage) if not isinstance(stage, config.Model) else stage
+            name = " on ".join([stage.stage, model.family]) if model else stage.stage
+            taken[name] = taken.get(name, 0.0) + at.read(stage.address).manifest["seconds"]
+    rows = [{"name": name, "unit": "core-seconds", "median": s} for name, s in taken.items() if s >= 0.1]
+    rows.append({"name": f"one seed, 3 families, {CORES} processes", "unit": "seconds", "median": seconds})
+    rows.append({"name": "peak memory of that", "unit": "GB", "median": peak, "bar": 4.0, "met": peak < 4.0})
+    return [{"group": "the study", **row} for row in rows]
+
+
+def rendering() -> list[dict]:
+    """Seconds from the published data to the rendered book, every chapter executed."""
+    seconds = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            book.render(Path(folder) / "out", workers=CORES, say=lambda _: None)
+            seconds.append(time.perf_counter() - start)
+    middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
+    row = {"name": "executing and rendering the book", "unit": "seconds", "median": middle, "low": low, "high": high}
+    return [{"group": "the book", **row}]
+
+
+def summarise(group: str, rates: dict[str, list[float]]) -> list[dict]:
+    """A row per contender: median, spread, and what the first one of the group is to it."""
+    of = {c.name: c for c in CONTENDERS}
+    ours, rows = next(iter(rates.values())), []
+    for name, own in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(ours, own, strict=True))
+        row = {"group": group, "name": name, "unit": of[name].unit, "median": statistics.median(own)}
+        row |= {"low": min(own), "high": max(own), "ratio": ratio}
+        if of[name].package:
+            row |= {"package": of[name].package, "version": importlib.metadata.version(of[name].package)}
+        rows.append(row)
+    return rows
+
+
+def bars(rates: dict[str, list[float]]) -> list[dict]:
+    """Whether each bar was met: the median over rounds of the ratio within a round."""
+    out = []
+    for this, that, least in BARS:
+        if this in rates and that in rates:
+            ratio = statistics.median(a / b for a, b in zip(rates[this], rates[that], strict=True))
+            out.append({"this": this, "that": that, "ratio": ratio, "at_least": least, "met": ratio >= least})
+    return out
+
+
+def hardware() -> dict:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return {
+        "processor": name,
+        "cores": CORES,
+        "bfloat16": bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "commit": store.commit(),
+    }
+
+
+def main() -> int:
+    torch.set_num_threads(CORES)
+    only, rows, rates, failed = set(sys.argv[1:]), [], {}, {}
+    start = time.perf_counter()
+    for group in dict.fromkeys(c.group for c in CONTENDERS):
+        if only and group not in only:
+            continue
+        found, missing = race([c for c in CONTENDERS if c.group == group])
+        rows, rates, failed = rows + summarise(group, found), rates | found, failed | missing
+    os.environ.pop("VICARIOUS_PRECISION", None)
+    for group, measure in {"the study": one_seed, "the book": rendering}.items():
+        if not only or group in only:
+            print(f"{group} ...", file=sys.stderr)
+            rows += measure()
+    table = {"hardware": hardware(), "rounds": ROUNDS, "rows": rows, "bars": bars(rates)}
+    for row in rows:
+        print(f"{row['group']:12} {row['name']:44} {row['median']:14,.1f} {row['unit']:14} {row.get('ratio', 1):8.2f}")
+    for bar in table["bars"]:
+        met = "met" if bar["met"] else "MISSED"
+        print(f"{bar['this']} / {bar['that']}: {bar['ratio']:.2f}, at least {bar['at_least']:.2f}: {met}")
+    print(f"{time.perf_counter() - start:,.0f} s")
+    if failed:
+        for name, why in failed.items():
+            print(f"bench: {name} could not be run ({why})", file=sys.stderr)
+        return 1
+    if not only:
+        (ROOT / "book" / "bench.json").write_text(json.dumps(table, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--agent"]:
+        agent(Path(sys.argv[2]))
+    else:
+        sys.exit(main())
