@@ -73,19 +73,47 @@ def app() -> None:
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one."
 )
+@click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
-def study(profile: str, seeds: int | None, workers: int, device: str) -> None:
+def study(profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
     """Train what is missing of the reference study.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
-    whole: stop it at any time, the same command resumes.
+    whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
+    up to 64 train as one population, half as many where they do not fit.
     """
     from . import study as lab
     from .store import Store
 
     store, cells, start = Store(), lab.reference(profile, seeds), time.perf_counter()
+    if plan:
+        _show_plan(cells, store, workers, device)
+        return
     count = lab.fill(cells, store, workers, device)
     click.echo(f"{len(cells)} cells at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
+
+
+def _show_plan(cells: list, store, workers: int, device: str) -> None:
+    from . import costs
+    from . import study as lab
+
+    if not lab.missing(cells, store):
+        click.echo(f"nothing is missing: {len(cells)} cells at hand")
+        return
+    click.echo("measuring a miniature of every kind of cell (half a minute) ...", err=True)
+    table = costs.plan(cells, store, device)
+    grid = Table(title="What is missing, and what it costs here", title_justify="left")
+    for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
+        grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
+    for row in table.itertuples():
+        grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
+    Console(width=None if sys.stdout.isatty() else 100).print(grid)
+    on_gpu = lab.resolve_device(device).startswith("cuda")
+    count, total = 1 if on_gpu else max(1, workers), table["all"].sum()
+    where = "on the GPU" if on_gpu else f"on {count} process{'es' if count > 1 else ''}"
+    click.echo(
+        f"{table.missing.sum():,} results, {total:,.0f} core-seconds: about {total / count / 60:,.0f} min {where}"
+    )
 
 
 @app.command()

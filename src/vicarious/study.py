@@ -147,11 +147,13 @@ class Agent:
         """Compute and store one cell unless it is there."""
         if self.store.has(cell.address):
             return
-        if isinstance(cell, config.Codes):
-            shown, start = self.shown(cell.battery), time.perf_counter()
+        head = self.heads(cell.heads) if isinstance(cell, config.Responses) else None
+        start = time.perf_counter()
+        if head is None:
+            shown = self.shown(cell.battery)
             tables = {"measures": codes.measure(cell, self.model, shown)}
         else:
-            head, shown, start = self.heads(cell.heads), self.shown(cell.battery), time.perf_counter()
+            shown = self.shown(cell.battery)
             table = responses.respond(head, shown, self.cfg.data.world.ladder).assign(step=cell.heads.updates)
             value = responses.value_agreement(head, shown, self.scenes(cell.battery)[1])
             held_out = self.store.read(cell.heads.address).tables["measures"]
@@ -166,7 +168,7 @@ def train_models(agents: list[Agent], done: Callable[[], None] = lambda: None) -
     todo = [agent for agent in agents if not agent.store.has(agent.cfg.address, weights=True)]
     if not todo:
         return
-    data, start = [agent.episodes for agent in todo], time.perf_counter()
+    start, data = time.perf_counter(), [agent.episodes for agent in todo]
     trained = models.train([agent.cfg for agent in todo], data, quiet=todo[0].quiet)
     seconds = (time.perf_counter() - start) / len(todo)
     for agent, (model, held_out) in zip(todo, trained, strict=True):
@@ -185,19 +187,19 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         if not store.has(cfg.address, weights=True):
             groups.setdefault(heads.alike(cfg), []).append(cfg)
     used = {cfg.model: of[cfg.model] for group in groups.values() for cfg in group}
-    z, data = {}, {}
+    start, z, data = time.perf_counter(), {}, {}
     for model, agent in used.items():
         z[model] = agent.latents()
         data[model] = replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone())
         del agent.episodes  # the observations: the largest thing in memory
     for group in groups.values():
-        start = time.perf_counter()
         trained = heads.train(group, [z[c.model] for c in group], [data[c.model] for c in group], agents[0].quiet)
         seconds = (time.perf_counter() - start) / len(group)
         for cfg, (head, held_out) in zip(group, trained, strict=True):
             table = pd.DataFrame([(k, "self", 1.0, v) for k, v in held_out.items()], columns=MEASURE)
             device = of[cfg.model].device
             store.write(cfg, seconds, {"measures": table}, head.state_dict(), device, population=len(group))
+        start = time.perf_counter()
         done()
 
 
@@ -217,13 +219,13 @@ def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
 
 
 def model_of(cell: config.Stage) -> config.Model | None:
-    """The world model that a cell stands on; None for the battery."""
+    """The world model that a stage stands on; None for the battery."""
     if isinstance(cell, config.Battery):
         return None
     return cell.heads.model if isinstance(cell, config.Responses) else cell.model
 
 
-def _work(
+def work(
     cells: list[config.Stage], runs: Path, data: Path, device: str, done: Callable[[], None] = lambda: None
 ) -> None:
     """One job: all missing cells of a population of world models.  Out of GPU memory, it is halved and goes on."""
@@ -247,7 +249,7 @@ def _work(
     gc.collect()
     torch.cuda.empty_cache()
     for half in (members[: len(members) // 2], members[len(members) // 2 :]):
-        _work([cell for cell in cells if model_of(cell) in half], runs, data, device, done)
+        work([cell for cell in cells if model_of(cell) in half], runs, data, device, done)
 
 
 def missing(cells: list[config.Stage], store: Store) -> list[config.Stage]:
@@ -269,6 +271,11 @@ def jobs(cells: list[config.Stage], population: int) -> list[list[config.Stage]]
     ]
     order = {cell: i for i, cell in enumerate(cells)}
     return sorted(groups, key=lambda group: order[group[0]])  # seed by seed, as far as populations allow
+
+
+def group_size(device: str) -> int:
+    """World models that train as one: on a CPU a population of one per process is faster."""
+    return POPULATION if device.startswith("cuda") else 1
 
 
 def batched(items: Iterable, size: int) -> Iterator[tuple]:
@@ -294,7 +301,7 @@ def fill(
     """
     todo, device = missing(cells, store), resolve_device(device)
     cuda = device.startswith("cuda")
-    groups = jobs(todo, population or (POPULATION if cuda else 1))
+    groups = jobs(todo, population or group_size(device))
     batteries = {c.battery.address: c.battery for c in todo if not isinstance(c, config.Battery)}
     batteries |= {c.address: c for c in todo if isinstance(c, config.Battery)}
     need = [b for a, b in batteries.items() if not store.has(a, weights=True)]
@@ -306,11 +313,11 @@ def fill(
                 bar.update()
         if executor is None and (workers == 0 or cuda):
             for group in groups:
-                _work(group, store.runs, store.data, device, bar.update)
+                work(group, store.runs, store.data, device, bar.update)
             return len(todo)
         pool = executor or ProcessPoolExecutor(min(workers, max(1, len(groups))), mp_context=get_context("spawn"))
         try:
-            futures = {pool.submit(_work, group, store.runs, store.data, device) for group in groups}
+            futures = {pool.submit(work, group, store.runs, store.data, device) for group in groups}
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
                 bar.update()

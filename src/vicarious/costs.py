@@ -1,0 +1,99 @@
+"""What a study will cost on this machine, measured in miniature before it runs, and what the published one did cost."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from . import config, study
+from .store import Store
+
+SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
+EPISODES = 1024
+
+
+def kind(stage: config.Stage) -> tuple[str, str]:
+    """Stages of one kind cost the same: their name and shape, whatever the seed, exposure or coupling."""
+    free = {"data": {"seed"}} if isinstance(stage, config.Model) else {"model": {"data": {"seed"}}}
+    if isinstance(stage, config.Responses):
+        free = {"heads": {"exposure": True, "kappa": True, **free}}
+    elif isinstance(stage, config.Heads):
+        free = {"exposure": True, "kappa": True, **free}
+    elif isinstance(stage, config.Battery):
+        free = {}
+    return stage.stage, config.digest(stage.model_dump(mode="json", exclude=free))
+
+
+def miniature(stage: config.Stage, shares: int) -> config.Stage:
+    """The same shapes with so many shares of the updates and scenes, on fewer episodes."""
+    small = {name: miniature(part, shares) for name, part in stage if isinstance(part, config.Stage)}
+    if isinstance(stage, config.Episodes):
+        small["episodes"] = min(stage.episodes, EPISODES)
+    for name, whole in _extent(stage).items():
+        share = whole // SHARES["updates" if isinstance(stage, study.TRAINED) else "scenes"]
+        small[name] = min(whole, max(64 if name == "fit_scenes" else 8, shares * share))
+    return stage.model_copy(update=small)
+
+
+def _extent(stage: config.Stage) -> dict[str, int]:
+    """What a stage's seconds are proportional to, but for a constant."""
+    return {name: getattr(stage, name) for name in ("updates", "scenes", "fit_scenes") if hasattr(stage, name)}
+
+
+def _units(stage: config.Stage) -> int:
+    """The first of these, or the scenes of the battery that is shown."""
+    return next(iter(_extent(stage).values()), 0) or stage.battery.scenes
+
+
+def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], float]:
+    """Seconds of every kind of stage that the cells of one job need, extrapolated from two miniatures really run."""
+    with tempfile.TemporaryDirectory() as folder, study.one_thread():
+        nothing = Store(Path(folder) / "none", Path(folder) / "none")
+        needed, runs = study.stages(cells, nothing), []
+        for shares in (1, 1, 3):  # the first warms up: what a process does only once is not counted
+            store = Store(Path(tempfile.mkdtemp(dir=folder)), nothing.data)
+            small = {stage: miniature(stage, shares) for stage in needed}
+            for stage in cells:
+                battery = getattr(stage, "battery", stage)
+                if not store.has(miniature(battery, shares).address):
+                    study.make_battery(miniature(battery, shares), store)
+            if jobs := study.jobs([small[cell] for cell in cells], len(cells)):
+                study.work(jobs[0], store.runs, store.data, device)
+            runs.append({s: (_units(m), store.read(m.address).manifest["seconds"]) for s, m in small.items()})
+    out = {}
+    for stage in needed:
+        (n, least), (more, most) = runs[1][stage], runs[2][stage]
+        each = max(0.0, most - least) / (more - n) if more > n else 0.0
+        out[kind(stage)] = least + each * (_units(stage) - n)
+    return out
+
+
+def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.DataFrame:
+    """What is missing: stage, family, how many, seconds of each as measured here now, and of all together."""
+    todo, device = study.missing(cells, store), study.resolve_device(device)
+    stages, seconds = study.stages(todo, store), {}
+    for job in [*study.jobs(todo, study.group_size(device)), *([c] for c in todo if isinstance(c, config.Battery))]:
+        if any(kind(stage) not in seconds for stage in study.stages(job, store)):
+            seconds |= measure(job, device)
+    rows = [(s.stage, family(s), seconds[kind(s)]) for s in stages]
+    frame = pd.DataFrame(rows, columns=["stage", "family", "seconds"])
+    grouped = frame.groupby(["stage", "family"], sort=False)["seconds"].agg(["count", "mean", "sum"]).reset_index()
+    return grouped.rename(columns={"count": "missing", "mean": "each", "sum": "all"})
+
+
+def family(stage: config.Stage) -> str:
+    model = stage if isinstance(stage, config.Model) else study.model_of(stage)
+    return model.family if model else ""
+
+
+def spent(store: Store) -> pd.DataFrame:
+    """What the published results cost: stage, family, device, how many, median seconds of one, and of all together."""
+    rows = []
+    for manifest in store.published["results"].values():
+        stage = config.STAGES[manifest["stage"]].model_validate(manifest["config"])
+        rows.append((stage.stage, family(stage), manifest["device"], manifest["seconds"]))
+    frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])
+    by = frame.groupby(["stage", "family", "device"], sort=False)["seconds"]
+    return by.agg(results="count", each="median", all="sum").reset_index()

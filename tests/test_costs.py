@@ -1,0 +1,54 @@
+"""Claims about the plan of a study: nothing is run, everything missing is counted, miniatures keep the shape."""
+
+import pytest
+from click.testing import CliRunner
+from conftest import tiny_cells
+
+from vicarious import config, costs, study
+from vicarious.cli import app
+from vicarious.store import Store
+
+
+def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
+    cells = tiny_cells(families=study.FAMILIES)
+    table = costs.plan(cells, store, "cpu").set_index(["stage", "family"])
+    assert table.missing.sum() == len(study.stages(cells, store)) == 1 + 3 * (1 + 2 + 2 + 1)
+    assert table["all"].tolist() == pytest.approx((table.missing * table.each).tolist()) and (table.each >= 0).all()
+    assert not store.runs.exists()
+
+
+def test_a_plan_leaves_out_what_is_at_hand(filled):
+    store, cells = filled
+    assert costs.plan(cells, store, "cpu").empty
+    more = [c for c in tiny_cells(seed=999) if c.stage == "codes"]
+    assert set(costs.plan(more, store, "cpu").stage) == {"model", "codes"}
+
+
+def test_a_miniature_differs_in_length_and_in_nothing_else():
+    cell = study.reference(seeds=1)[1]
+    small = costs.miniature(cell, 1)
+    assert small.heads.updates == cell.heads.updates // 100 and small.battery.scenes == cell.battery.scenes // 16
+    assert small.heads.model.data.episodes == costs.EPISODES
+    free = {"updates": True, "model": {"updates": True, "data": {"episodes"}}}
+    assert small.heads.model_dump(exclude=free) == cell.heads.model_dump(exclude=free)
+
+
+def test_cells_of_one_kind_differ_in_seed_exposure_and_coupling_alone():
+    one, two = (config.Heads(model=config.Model(data=config.Episodes(seed=s)), exposure=s / 2) for s in (0, 1))
+    assert costs.kind(one) == costs.kind(two) != costs.kind(two.model_copy(update={"width": 64}))
+
+
+def test_the_command_says_what_is_missing_and_how_long_it_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr("vicarious.study.reference", lambda *_, **__: tiny_cells())
+    monkeypatch.setattr("vicarious.study.fill", lambda *_, **__: pytest.fail("something ran"))
+    env = {"VICARIOUS_HOME": str(tmp_path), "VICARIOUS_RUNS": str(tmp_path / "runs")}
+    shown = CliRunner().invoke(app, ["study", "--plan", "--workers", "2"], env=env)
+    assert shown.exit_code == 0 and "core-seconds" in shown.output and "on 2 processes" in shown.output
+    assert "measuring a miniature" in shown.output
+
+
+def test_what_was_spent_is_what_the_manifest_says():
+    store = Store()
+    table = costs.spent(store)
+    kept = store.published["results"].values()
+    assert table.results.sum() == len(kept) and table["all"].sum() == pytest.approx(sum(m["seconds"] for m in kept))
