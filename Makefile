@@ -6,18 +6,26 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-.PHONY: help setup book test quick study clean
+.PHONY: help setup book test quick study bench clean
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.installed: requirements.lock pyproject.toml
-	@echo "setting up $(VENV) from requirements.lock (a few minutes the first time)"
+# $(1): folder of the environment, $(2): what is installed of this package beyond the lock file
+define environment
+	@echo "setting up $(1) from requirements.lock (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 2; }
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | sed -n -E 's/^(Collecting|Downloading) ([^ ]+).*/\1 \2/p; /^(Installing|Successfully)/p' 
-	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
-	@$(BIN)/python -m pip check
-	@touch $@
+	@$(PYTHON) -m venv $(1) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 2; }
+	@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | sed -n -E 's/^(Collecting|Downloading) ([^ ]+).*/\1 \2/p; /^(Installing|Successfully)/p'
+	@$(1)/bin/python -m pip install --disable-pip-version-check -q $(2)
+	@$(1)/bin/python -m pip check
+	@touch $(1)/.installed
+endef
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(call environment,$(VENV),--no-deps -e .)
+
+.venv-bench/.installed: requirements.lock pyproject.toml
+	$(call environment,.venv-bench,-e '.[bench]')
 
 setup: $(VENV)/.installed  ## the environment only
 
@@ -35,6 +43,9 @@ quick: $(VENV)/.installed  ## train everything small from nothing and render it 
 
 study: $(VENV)/.installed  ## train what is missing of the published study
 	@$(BIN)/vicarious study
+
+bench: .venv-bench/.installed  ## measure speed beside other libraries, installed into an environment of their own (about 10 minutes)
+	@.venv-bench/bin/python tests/bench.py
 
 clean:  ## remove what was built (the environment and trained results stay)
 	@rm -rf _build

@@ -31,7 +31,7 @@ from vicarious.models.recurrent import Recurrent
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = os.cpu_count() or 1
-ROUNDS, ROUND_SECONDS = 2, 0.3
+ROUNDS, ROUND_SECONDS = 7, 1.0
 BATCH, FRAMES = 64, 20
 Run = Callable[[], float]  # does some work, returns how much
 
@@ -467,6 +467,33 @@ def bars(rates: dict[str, list[float]]) -> list[dict]:
     return out
 
 
+KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "casts and copies": (
+        "aten::copy_",
+        "aten::_to_copy",
+        "aten::to",
+        "aten::empty_strided",
+        "aten::cat",
+        "aten::stack",
+    ),
+    "optimiser and clipping": ("aten::_fused_adamw_", "Optimizer", "aten::linalg_vector_norm", "aten::_foreach"),
+}
+
+
+def profile(precision: str) -> dict[str, float]:
+    """Shares of the reference model's update, by what the time goes to."""
+    run = reference_model(precision)
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    seconds = dict.fromkeys([*KINDS, "gates, activations, losses and calling them"], 0.0)
+    for event in seen.key_averages():
+        kind = next((k for k, names in KINDS.items() if event.key.startswith(names)), list(seconds)[-1])
+        seconds[kind] += event.self_cpu_time_total
+    return {kind: s / sum(seconds.values()) for kind, s in seconds.items()}
+
+
 def hardware() -> dict:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -498,11 +525,15 @@ def main() -> int:
             print(f"{group} ...", file=sys.stderr)
             rows += measure()
     table = {"hardware": hardware(), "rounds": ROUNDS, "rows": rows, "bars": bars(rates)}
+    if not only or "world model" in only:
+        table["profile"] = {name: profile(name) for name in ("fp32", "bf16")}
     for row in rows:
         print(f"{row['group']:12} {row['name']:44} {row['median']:14,.1f} {row['unit']:14} {row.get('ratio', 1):8.2f}")
     for bar in table["bars"]:
         met = "met" if bar["met"] else "MISSED"
         print(f"{bar['this']} / {bar['that']}: {bar['ratio']:.2f}, at least {bar['at_least']:.2f}: {met}")
+    for precision, shares in table.get("profile", {}).items():
+        print(f"an update in {precision}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
     print(f"{time.perf_counter() - start:,.0f} s")
     if failed:
         for name, why in failed.items():

@@ -100,11 +100,11 @@ def test_environment_lock_and_project_agree():
 
 def test_seeds_default_to_those_with_weights_where_training_is_needed(store):
     target = Store(store.runs, ROOT / "data")
-    assert chapters.with_default_seeds("04-misgeneralisation", {"similarity": "0.7"}, target).seeds == 20
+    assert chapters.with_default_seeds("04-misgeneralisation", {"similarity": "0.7"}, target).seeds == 40
     assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64"}, target).seeds == study.WEIGHTS
     assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64", "seeds": "3"}, target).seeds == 3
     assert chapters.with_default_seeds("verdicts", {"profile": "quick"}, target).seeds == 3
-    assert chapters.with_default_seeds("verdicts", {}, Store(store.runs, store.data)).seeds == 20, (
+    assert chapters.with_default_seeds("verdicts", {}, Store(store.runs, store.data)).seeds == 40, (
         "nothing shrinks unasked"
     )
 

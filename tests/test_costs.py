@@ -1,12 +1,13 @@
 """Claims about the plan of a study: nothing is run, everything missing is counted, miniatures keep the shape."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from conftest import tiny_cells
 
 from vicarious import config, costs, study
 from vicarious.cli import app
-from vicarious.store import Store
 
 
 def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
@@ -47,8 +48,16 @@ def test_the_command_says_what_is_missing_and_how_long_it_takes(tmp_path, monkey
     assert "measuring a miniature" in shown.output
 
 
-def test_what_was_spent_is_what_the_manifest_says():
-    store = Store()
-    table = costs.spent(store)
-    kept = store.published["results"].values()
-    assert table.results.sum() == len(kept) and table["all"].sum() == pytest.approx(sum(m["seconds"] for m in kept))
+def test_what_was_spent_is_what_the_manifests_say(filled):
+    store, cells = filled
+    table = costs.spent(cells, store)
+    kept = [json.loads(path.read_text())["seconds"] for path in store.runs.glob("*/manifest.json")]
+    assert table.results.sum() == len(kept) and table["all"].sum() == pytest.approx(sum(kept))
+
+
+def test_the_benchmarks_table_says_of_every_bar_whether_it_was_met():
+    bench = costs.benchmark()
+    assert {"environment", "world model", "heads", "the study", "the book"} <= {row["group"] for row in bench["rows"]}
+    for bar, shown in zip(bench["bars"], costs.bars(bench)[""], strict=True):
+        assert shown == ("met" if bar["ratio"] >= bar["at_least"] else "missed")
+    assert len(costs.rates(bench)) == len(bench["rows"])

@@ -20,7 +20,7 @@ class Parameters(config.Frozen):
     controls: ClassVar[tuple[str, ...]] = ("recurrent",)
 
     profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
-    seeds: int = Field(20, ge=1, le=1000, description="number of independently trained agents")
+    seeds: int = Field(40, ge=1, le=1000, description="number of independently trained agents")
 
     def exposures(self) -> tuple[float, ...]:
         return (0.0,)
@@ -78,11 +78,16 @@ class Verdicts(Parameters):
         return study.EXPOSURES
 
 
+class Cost(Verdicts):
+    pass
+
+
 CHAPTERS: dict[str, type[Parameters]] = {
     "01-apparatus": Apparatus,
     "03-similarity": Similarity,
     "04-misgeneralisation": Misgeneralisation,
     "verdicts": Verdicts,
+    "cost": Cost,
 }
 
 

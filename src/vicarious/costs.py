@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from . import config, study
-from .store import Store
+from .store import Store, home
 
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
 EPISODES = 1024
@@ -88,12 +89,61 @@ def family(stage: config.Stage) -> str:
     return model.family if model else ""
 
 
-def spent(store: Store) -> pd.DataFrame:
-    """What the published results cost: stage, family, device, how many, median seconds of one, and of all together."""
-    rows = []
-    for manifest in store.published["results"].values():
-        stage = config.STAGES[manifest["stage"]].model_validate(manifest["config"])
-        rows.append((stage.stage, family(stage), manifest["device"], manifest["seconds"]))
+def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
+    """What the results of a study cost that are at hand, as their manifests keep it.
+
+    Columns: stage, family, device, results, each (median seconds of one), all (seconds of all of them).
+    """
+    nothing = Store(Path("/nonexistent"), Path("/nonexistent"))
+    made = [s for s in study.stages(cells, nothing) if store.has(s.address)]
+    manifests = [store.read(stage.address).manifest for stage in made]
+    rows = [(s.stage, family(s), m["device"], m["seconds"]) for s, m in zip(made, manifests, strict=True)]
     frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])
-    by = frame.groupby(["stage", "family", "device"], sort=False)["seconds"]
+    by = frame.groupby(["stage", "family", "device"])["seconds"]
     return by.agg(results="count", each="median", all="sum").reset_index()
+
+
+def benchmark() -> dict:
+    """The table that `make bench` last wrote: hardware, rows, bars."""
+    return json.loads((home() / "book" / "bench.json").read_text())
+
+
+def rates(bench: dict) -> pd.DataFrame:
+    """The benchmark's rows, ready to read; the ratio is what the first row of a group is to this one."""
+    rows = []
+    for row in bench["rows"]:
+        digits = 1 if row["median"] < 1000 else 0
+        spread = f"{row['low']:,.{digits}f} to {row['high']:,.{digits}f}" if "low" in row else ""
+        version = f" ({row['version']})" if "version" in row else ""
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+        rows.append(
+            {
+                "": row["group"],
+                "what": row["name"] + version,
+                "median": f"{row['median']:,.{digits}f}",
+                "unit": row["unit"],
+                "lowest to highest": spread,
+                "ours is": ratio,
+            }
+        )
+    return pd.DataFrame(rows).set_index(["", "what"])
+
+
+def profile(bench: dict) -> pd.DataFrame:
+    """What an update of the reference model spends its time on, in each precision."""
+    return pd.DataFrame(bench["profile"]).map("{:.0%}".format)
+
+
+def bars(bench: dict) -> pd.DataFrame:
+    """The bars that were set beforehand, and whether this run met them."""
+    rows = [
+        {
+            "this": bar["this"],
+            "over that": bar["that"],
+            "ratio": f"{bar['ratio']:.2f}",
+            "at least": f"{bar['at_least']:.2f}",
+            "": "met" if bar["met"] else "missed",
+        }
+        for bar in bench["bars"]
+    ]
+    return pd.DataFrame(rows).set_index("this")

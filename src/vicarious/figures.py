@@ -50,6 +50,23 @@ def style() -> None:
     )
 
 
+def speed(bench: dict, groups: tuple[str, ...] = ("environment", "world model", "heads")) -> Figure:
+    """Rates of the benchmark on a logarithmic axis, one panel a group: ours in colour, peers and floors grey."""
+    rows = pd.DataFrame([row for row in bench["rows"] if row["group"] in groups])
+    counts = [int((rows.group == group).sum()) for group in groups]
+    fig, axes = plt.subplots(len(groups), 1, figsize=(7.5, 0.34 * len(rows) + 1.8), height_ratios=counts)
+    for ax, group in zip(axes, groups, strict=True):
+        own = rows[rows.group == group].iloc[::-1].reset_index(drop=True)
+        other = own["name"].str.contains("products") | own.get("package", pd.Series(index=own.index)).notna()
+        colours = np.where(other, COLOURS["pixels"], COLOURS["recurrent"])
+        ax.hlines(own.index, own.low, own.high, colors=colours, lw=2)
+        ax.scatter(own["median"], own.index, c=colours, s=30, zorder=3)
+        ax.set(xscale="log", yticks=own.index, yticklabels=own.name, title=group, xlabel=own.unit[0])
+        ax.set_ylim(-0.6, len(own) - 0.4)
+        ax.grid(axis="x", which="major", color="0.9")
+    return fig
+
+
 def blend(angle: float, drifter: bool = False) -> tuple:
     """Colour of a body whose looks are `angle` radians away from the self's."""
     near, far = (

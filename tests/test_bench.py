@@ -1,0 +1,67 @@
+"""Claims about the benchmark's harness; `make bench` itself takes minutes and other libraries."""
+
+import bench
+import pytest
+import torch
+
+from vicarious import config, models
+
+
+def contender(name, rate, package=None):
+    """Does `rate` units of work in no time that could be told apart."""
+
+    def make():
+        if rate is None:
+            raise ImportError("no such module")
+        return lambda: rate
+
+    return bench.Contender("group", name, "units/s", make, package)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(bench, "ROUNDS", 3)
+
+
+def test_a_peer_that_cannot_be_run_is_named_and_the_table_stays(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "CONTENDERS", [contender("ours", 10.0), contender("theirs", None, "jaxmarl")])
+    monkeypatch.setattr(bench, "one_seed", list)
+    monkeypatch.setattr(bench, "rendering", list)
+    monkeypatch.setattr(bench, "profile", lambda _: {})
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench.py"])
+    assert bench.main() == 1
+    assert "theirs could not be run (ImportError: no such module)" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_broken_of_our_own_is_not_taken_for_a_missing_peer():
+    with pytest.raises(ImportError):
+        bench.race([contender("ours", None)])
+
+
+def test_contenders_take_turns_and_ratios_are_within_rounds():
+    order = []
+
+    def make(name):
+        return lambda: lambda: order.append(name) or 1.0
+
+    pair = [bench.Contender("group", name, "units/s", make(name)) for name in "ab"]
+    rates, failed = bench.race(pair)
+    assert not failed and {len(r) for r in rates.values()} == {3}
+    timed = [name for i, name in enumerate(order[4:]) if i == 0 or name != order[4:][i - 1]]
+    assert timed == list("ababab")
+
+
+def test_the_floor_does_the_products_of_an_update_and_no_others():
+    """Counted by PyTorch itself over the forward and backward pass of the reference model's losses."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = models.build(config.Model(data=config.Episodes(seed=900)))
+    obs, prev_action = torch.randn(bench.BATCH, bench.FRAMES, 168), torch.zeros(bench.BATCH, bench.FRAMES).long()
+    with FlopCounterMode(display=False) as update:
+        sum(model.losses(obs, prev_action).values()).mean().backward()
+    with FlopCounterMode(display=False) as floor:
+        bench.model_floor(torch.float32)()
+    assert floor.get_total_flops() == pytest.approx(update.get_total_flops(), rel=0.02)
