@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import tiny_cells
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vicarious import config, episodes, heads, models, population, study
 from vicarious.models.recurrent import GRU
@@ -34,6 +35,22 @@ def pairs_of_heads():
     return tuple(map(list, zip(*made, strict=True)))
 
 
+class Products(TorchDispatchMode):
+    """Records the types of the factors of every matrix product."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm"):
+            self.seen.add(args[-1].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+TYPES = {"fp32": {torch.float32}, "bf16": {torch.bfloat16}}
+
+
 def distance(one: torch.nn.Module, two: torch.nn.Module) -> float:
     """Largest difference of any two weights."""
     pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
@@ -48,7 +65,9 @@ def moved(cfg: config.Model, model: torch.nn.Module) -> float:
 def test_a_world_model_alone_and_in_a_stacked_population_agree_over_twenty_updates(precision, tolerance, monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", precision)
     cfgs, data = world_models()
-    together = models.train(cfgs, data, stacked=True)
+    with Products() as products:
+        together = models.train(cfgs, data, stacked=True)
+    assert products.seen >= TYPES[precision] and (precision == "bf16" or products.seen == TYPES["fp32"])
     for cfg, own, (model, losses) in zip(cfgs, data, together, strict=True):
         ((alone, expected),) = models.train([cfg], [own], stacked=False)
         assert moved(cfg, model) > 0.02, "it has learnt something"
@@ -60,9 +79,12 @@ def test_a_world_model_alone_and_in_a_stacked_population_agree_over_twenty_updat
 def test_heads_alone_and_in_a_stacked_population_agree_over_twenty_updates(precision, tolerance, monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", precision)
     cfgs, z, data = pairs_of_heads()
-    together = heads.train(cfgs, z, data, stacked=True)
+    with Products() as products:
+        together = heads.train(cfgs, z, data, stacked=True)
+    assert products.seen >= TYPES[precision] and (precision == "bf16" or products.seen == TYPES["fp32"])
     for cfg, latents, own, (head, losses) in zip(cfgs, z, data, together, strict=True):
         ((alone, expected),) = heads.train([cfg], [latents], [own], stacked=False)
+        assert distance(heads._fresh(cfg, latents), head) > 0.02, "it has learnt something"
         assert distance(head, alone) < tolerance
         assert losses == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
@@ -158,6 +180,39 @@ def test_memory_too_small_for_one_agent_is_one_clear_line(tmp_path, monkeypatch)
     monkeypatch.setattr(models, "train", train)
     with pytest.raises(MemoryError, match="too little memory for a single agent"):
         study.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
+
+
+def test_an_update_is_captured_once_after_warming_up_and_then_replayed(monkeypatch):
+    """The control flow of a GPU, with a recorder in place of the graph."""
+    calls = {"captured": 0, "replayed": 0}
+
+    def captured(function, device):
+        calls["captured"] += 1
+
+        def replay():
+            calls["replayed"] += 1
+            function()
+
+        return replay
+
+    cfgs, data = world_models()
+    expected = models.train(cfgs, data, stacked=True)
+    monkeypatch.setattr(population, "captures", lambda device: True)
+    monkeypatch.setattr(population, "_captured", captured)
+    found = models.train(cfgs, data, stacked=True)
+    assert calls == {"captured": 1, "replayed": UPDATES - population.WARM_UP}
+    assert all(distance(a, b) == 0 for (a, _), (b, _) in zip(expected, found, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_graph_trains_as_eager_kernels_do(monkeypatch):
+    cfgs, data = world_models()
+    data = [episodes.Batch(**{k: v.cuda() for k, v in vars(d).items()}) for d in data]
+    twice = [models.train(cfgs, data) for _ in range(2)]
+    monkeypatch.setattr(population, "captures", lambda device: False)
+    eager = models.train(cfgs, data)
+    for captured in twice:
+        assert all(distance(a, b) < 2e-2 for (a, _), (b, _) in zip(captured, eager, strict=True))
 
 
 def test_an_unknown_precision_is_refused(monkeypatch):

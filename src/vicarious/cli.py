@@ -100,7 +100,7 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
     if not lab.missing(cells, store):
         click.echo(f"nothing is missing: {len(cells)} cells at hand")
         return
-    click.echo("measuring a miniature of every kind of cell (half a minute) ...", err=True)
+    click.echo("measuring a miniature of every kind of cell (about a minute) ...", err=True)
     table = costs.plan(cells, store, device)
     grid = Table(title="What is missing, and what it costs here", title_justify="left")
     for column in ("stage", "family", "missing", "seconds each", "core-seconds"):

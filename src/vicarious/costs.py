@@ -12,7 +12,7 @@ from . import config, study
 from .store import Store, home
 
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
-EPISODES = 1024
+FEW = 1024  # episodes of the run that only warms up
 
 
 def kind(stage: config.Stage) -> tuple[str, str]:
@@ -27,11 +27,11 @@ def kind(stage: config.Stage) -> tuple[str, str]:
     return stage.stage, config.digest(stage.model_dump(mode="json", exclude=free))
 
 
-def miniature(stage: config.Stage, shares: int) -> config.Stage:
-    """The same shapes with so many shares of the updates and scenes, on fewer episodes."""
-    small = {name: miniature(part, shares) for name, part in stage if isinstance(part, config.Stage)}
+def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> config.Stage:
+    """The same shapes with so many shares of the updates and scenes, and at most so many episodes."""
+    small = {name: miniature(part, shares, episodes) for name, part in stage if isinstance(part, config.Stage)}
     if isinstance(stage, config.Episodes):
-        small["episodes"] = min(stage.episodes, EPISODES)
+        small["episodes"] = min(stage.episodes, episodes or stage.episodes)
     for name, whole in _extent(stage).items():
         share = whole // SHARES["updates" if isinstance(stage, study.TRAINED) else "scenes"]
         small[name] = min(whole, max(64 if name == "fit_scenes" else 8, shares * share))
@@ -53,22 +53,20 @@ def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], flo
     with tempfile.TemporaryDirectory() as folder, study.one_thread():
         nothing = Store(Path(folder) / "none", Path(folder) / "none")
         needed, runs = study.stages(cells, nothing), []
-        for shares in (1, 1, 3):  # the first warms up: what a process does only once is not counted
+        for shares, episodes in (1, FEW), (1, None), (3, None):  # the first warms up: what is done once is not counted
             store = Store(Path(tempfile.mkdtemp(dir=folder)), nothing.data)
-            small = {stage: miniature(stage, shares) for stage in needed}
-            for stage in cells:
-                battery = getattr(stage, "battery", stage)
-                if not store.has(miniature(battery, shares).address):
-                    study.make_battery(miniature(battery, shares), store)
+            small = {stage: miniature(stage, shares, episodes) for stage in needed}
+            for battery in dict.fromkeys(miniature(getattr(cell, "battery", cell), shares) for cell in cells):
+                study.make_battery(battery, store)
             if jobs := study.jobs([small[cell] for cell in cells], len(cells)):
                 study.work(jobs[0], store.runs, store.data, device)
             runs.append({s: (_units(m), store.read(m.address).manifest["seconds"]) for s, m in small.items()})
-    out = {}
+    found: dict[tuple[str, str], list[float]] = {}
     for stage in needed:
         (n, least), (more, most) = runs[1][stage], runs[2][stage]
         each = max(0.0, most - least) / (more - n) if more > n else 0.0
-        out[kind(stage)] = least + each * (_units(stage) - n)
-    return out
+        found.setdefault(kind(stage), []).append(least + each * (_units(stage) - n))
+    return {name: sum(seconds) / len(seconds) for name, seconds in found.items()}
 
 
 def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.DataFrame:

@@ -84,9 +84,9 @@ def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, l
 
 
 def masked_mean(error: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Mean of error over the first `count` marked frames, so that every exposure learns from as many labels."""
+    """Mean of error over the first `count` marked frames, so that exposures with more labels learn from no more."""
     mask = (mask & (mask.flatten().cumsum(0).view_as(mask) <= count)).to(error.dtype)
-    return (error * mask).sum() / mask.sum()
+    return (error * mask).sum() / mask.sum().clamp(min=1)
 
 
 def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, Tensor]:
@@ -101,9 +101,8 @@ def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dic
 
 def alike(cfg: config.Heads) -> str:
     """A key that heads share exactly if they can train as one population."""
-    free = {"model", "exposure", "kappa", "width"}
-    data = cfg.model.data
-    return config.digest([cfg.model_dump(mode="json", exclude=free), cfg.model.family, data.episodes, data.frames])
+    free = {"exposure": True, "kappa": True, "width": True, "model": {"data": {"seed"}}}
+    return config.digest(cfg.model_dump(mode="json", exclude=free))
 
 
 def train(

@@ -9,8 +9,11 @@ Shapes: P members, U updates, N rows of a batch.
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +27,8 @@ WARM_UP = 3  # updates before a CUDA graph is captured
 def precision(device: torch.device | str) -> str:
     """`bf16` where the device multiplies bfloat16 natively, else `fp32`; VICARIOUS_PRECISION overrides it.
 
-    With bf16, matrix products of the training loop take bfloat16 factors (autocast); weights, losses, optimiser and
-    everything that is measured after training stay in float32.
+    With bf16, matrix products of the training loop take and give bfloat16 (autocast); weights, errors, their means, the
+    optimiser and everything that is measured after training are float32.
     """
     chosen = os.environ.get("VICARIOUS_PRECISION", "auto")
     if chosen not in ("auto", "bf16", "fp32"):
@@ -80,27 +83,51 @@ def train(
     index, replay = index.to(device), gradients
     for update in tqdm(range(len(index)), desc=label, disable=quiet or None):
         rows.copy_(index[update])
-        if device.type == "cuda" and update == WARM_UP:
-            replay = _captured(gradients)
+        if captures(device) and update == WARM_UP:
+            replay = _captured(gradients, device)
         replay()
         optimiser.step()
         schedule.step()
+    replay = gradients  # lets go of the graph and its memory
     objective.write_back()
     for member in members:
         member.requires_grad_(False).eval()
 
 
-def _captured(function: Callable[[], None]) -> Callable[[], None]:
-    """The kernels of `function` as a CUDA graph: fixed shapes, everything at a fixed place, no host in the loop."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+def captures(device: torch.device) -> bool:
+    """Whether an update is captured as a CUDA graph there."""
+    return device.type == "cuda"
+
+
+def _captured(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The kernels of `function` as a CUDA graph: fixed shapes, everything at a fixed place, no host in the loop.
+
+    Where it cannot be captured, `function` itself, with a warning.  Raises torch.OutOfMemoryError.
+    """
+    gc.collect()  # the graph of an earlier population must be gone before one is captured on the same stream
+    stream, graph = _stream(device), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    before = torch.cuda.current_stream(device)
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            function()
+    except RuntimeError as error:
+        torch.cuda.set_stream(before)
+        full = isinstance(error.__context__, torch.OutOfMemoryError) or "out of memory" in str(error)
+        if full or "ALLOC_FAILED" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        warnings.warn(f"training without a CUDA graph, more slowly: {error}", stacklevel=2)
+        return function
     return graph.replay
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream on which this device's graphs are captured; every further one would keep workspaces of its own."""
+    return torch.cuda.Stream(device)
 
 
 class _InTurn:

@@ -81,10 +81,16 @@ def trace(
     rank: int = -1,
 ) -> pd.DataFrame:
     """What the heads say in every frame of one kind of scene: frame, readout, scene, prediction."""
-    obs, prev_action = stimuli.present(scenes, mover, angle, data.world, world.look(data.world, data.seed))
+    angle = angle if angle is None else angle.to(scenes.pos.device)
+    look = world.look(data.world, data.seed, scenes.pos.device)
+    obs, prev_action = stimuli.present(scenes, mover, angle, data.world, look)
     rows = torch.arange(len(obs)).view(len(CONTACTS), len(data.world.ladder), cfg.scenes)[CONTACTS.index(contact), rank]
     out = heads(models.encode(model, obs[rows], prev_action[rows]))  # [n, T, readouts]
     index = pd.MultiIndex.from_product(
         [range(out.shape[0]), range(out.shape[1]), READOUTS], names=["scene", "frame", "readout"]
     )
-    return pd.DataFrame({"prediction": out.double().flatten().numpy()}, index=index).reset_index().assign(mover=mover)
+    return (
+        pd.DataFrame({"prediction": out.double().flatten().cpu().numpy()}, index=index)
+        .reset_index()
+        .assign(mover=mover)
+    )

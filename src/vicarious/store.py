@@ -70,7 +70,7 @@ def provenance(device: str = "cpu") -> dict:
     """Where and with what a result was made: everything that is not part of its address."""
     return {
         "commit": commit(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu {platform.machine()}",
         "threads": torch.get_num_threads(),
         "precision": precision(device),
         "torch": torch.__version__.split("+")[0],

@@ -81,6 +81,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
 
 
@@ -115,6 +117,10 @@ class Agent:
         model = models.build(self.cfg)
         model.load_state_dict(self.store.read(self.cfg.address, weights=True).weights)
         return model.requires_grad_(False).eval().to(self.device)
+
+    def release(self) -> None:
+        """Let go of the episodes, the largest thing in memory; they are drawn again if they are asked for."""
+        self.__dict__.pop("episodes", None)
 
     def latents(self) -> heads.Latents:
         """Codes of all episodes, as heads learn from them."""
@@ -191,7 +197,7 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
     for model, agent in used.items():
         z[model] = agent.latents()
         data[model] = replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone())
-        del agent.episodes  # the observations: the largest thing in memory
+        agent.release()
     for group in groups.values():
         trained = heads.train(group, [z[c.model] for c in group], [data[c.model] for c in group], agents[0].quiet)
         seconds = (time.perf_counter() - start) / len(group)
@@ -229,23 +235,26 @@ def work(
     cells: list[config.Stage], runs: Path, data: Path, device: str, done: Callable[[], None] = lambda: None
 ) -> None:
     """One job: all missing cells of a population of world models.  Out of GPU memory, it is halved and goes on."""
-    store = Store(runs, data)
-    agents = {model: Agent(model, store, device) for model in dict.fromkeys(map(model_of, cells))}
+    store, members = Store(runs, data), list(dict.fromkeys(map(model_of, cells)))
+    agents = [Agent(model, store, device) for model in members]
     try:
-        with one_thread():
-            train_models(list(agents.values()), done)
-            train_heads(list(agents.values()), [c.heads for c in cells if isinstance(c, config.Responses)], done)
-            for cell in cells:
-                agents[model_of(cell)].fill(cell)
-                done()
+        with one_thread(), torch.cuda.device(device) if device.startswith("cuda") else contextlib.nullcontext():
+            train_models(agents, done)
+            train_heads(agents, [c.heads for c in cells if isinstance(c, config.Responses)], done)
+            while agents:  # each agent's codes and scenes go with it
+                agent = agents.pop(0)
+                agent.release()
+                for cell in cells:
+                    if model_of(cell) == agent.cfg:
+                        agent.fill(cell)
+                        done()
         return
     except torch.OutOfMemoryError:
-        if len(agents) == 1:
+        if len(members) == 1:
             raise MemoryError(
                 f"{device} has too little memory for a single agent of this size; use --device cpu"
             ) from None
-        members = list(agents)
-    del agents
+    agents = agent = None
     gc.collect()
     torch.cuda.empty_cache()
     for half in (members[: len(members) // 2], members[len(members) // 2 :]):
