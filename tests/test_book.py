@@ -73,7 +73,7 @@ def test_the_published_study_is_whole_and_competent():
     gates = chapters.evidence(cells, store).gates
     reward = gates[(gates.family == "recurrent") & (gates.readout == "reward")]
     assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
-    assert reward.groupby("exposure").size().ge(20).all()
+    assert reward.groupby("exposure").size().ge(40).all()
     weights = [n for n in store.published["files"] if n.startswith("weights/")]
     assert len(weights) >= study.WEIGHTS
 
