@@ -515,40 +515,39 @@ def hardware() -> dict:
     }
 
 
+def show(table: dict) -> None:
+    for row in table["rows"]:
+        print(f"{row['group']:12} {row['name']:44} {row['median']:14,.1f} {row['unit']:14} {row.get('ratio', 1):8.2f}")
+    for bar in table["bars"]:
+        met = "met" if bar["met"] else "MISSED"
+        print(f"{bar['this']} / {bar['that']}: {bar['ratio']:.2f}, at least {bar['at_least']:.2f}: {met}")
+    for precision, shares in table["profile"].items():
+        print(f"an update in {precision}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
+
+
 def main() -> int:
     if todo := study.missing(study.reference(), store.Store()):
         print(f"bench: {len(todo)} results of the paper are missing: run `vicarious study` first", file=sys.stderr)
         return 2
     torch.set_num_threads(CORES)
-    only, rows, rates, failed = set(sys.argv[1:]), [], {}, {}
-    start = time.perf_counter()
+    start, rows, rates, failed = time.perf_counter(), [], {}, {}
     for group in dict.fromkeys(c.group for c in CONTENDERS):
-        if only and group not in only:
-            continue
         found, missing = race([c for c in CONTENDERS if c.group == group])
         rows, rates, failed = rows + summarise(group, found), rates | found, failed | missing
+    shares = {name: profile(name) for name in ("fp32", "bf16")}
     os.environ.pop("VICARIOUS_PRECISION", None)
-    for group, measure in {"the study": one_seed, "the book": rendering}.items():
-        if not only or group in only:
-            print(f"{group} ...", file=sys.stderr)
-            rows += measure()
-    table = {"hardware": hardware(), "rounds": ROUNDS, "rows": rows, "bars": bars(rates)}
-    if not only or "world model" in only:
-        table["profile"] = {name: profile(name) for name in ("fp32", "bf16")}
-    for row in rows:
-        print(f"{row['group']:12} {row['name']:44} {row['median']:14,.1f} {row['unit']:14} {row.get('ratio', 1):8.2f}")
-    for bar in table["bars"]:
-        met = "met" if bar["met"] else "MISSED"
-        print(f"{bar['this']} / {bar['that']}: {bar['ratio']:.2f}, at least {bar['at_least']:.2f}: {met}")
-    for precision, shares in table.get("profile", {}).items():
-        print(f"an update in {precision}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
-    print(f"{time.perf_counter() - start:,.0f} s")
+    table = {"hardware": hardware(), "rounds": ROUNDS, "rows": rows, "bars": bars(rates), "profile": shares}
     if failed:
+        show(table)
         for name, why in failed.items():
             print(f"bench: {name} could not be run ({why})", file=sys.stderr)
         return 1
-    if not only:
+    for measure in (one_seed, rendering):  # the book that is rendered shows what was written before
+        print(f"{measure.__name__.replace('_', ' ')} ...", file=sys.stderr)
+        rows += measure()
         (ROOT / "book" / "bench.json").write_text(json.dumps(table, indent=1) + "\n")
+    show(table)
+    print(f"{time.perf_counter() - start:,.0f} s")
     return 0
 
 
