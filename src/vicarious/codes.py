@@ -54,7 +54,7 @@ def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) ->
         noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
         for part in scenes.split(CHUNK):
             obs, prev_action = stimuli.present(part.to(device), mover, None, data.world, look, noise, len(MET))
-            z = models.encode(model, obs, prev_action)[:, CONTACT - len(PHASES)]
+            z = models.encode(model, obs, prev_action)[:, CONTACT - len(PHASES)].clone()  # not a view of all frames
             parts.append(z.view(len(MET), len(data.world.ladder), len(part), -1))
         codes[mover] = torch.cat(parts, 2)
     return codes

@@ -31,7 +31,7 @@ def encode(model: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: 
     for mover, s, angle in conditions(cfg.levels):
         angle = angle if angle is None else angle.to(scenes.pos.device)
         z = models.encode(model, *stimuli.present(scenes, mover, angle, data.world, look))
-        codes[mover, s] = z[:, -len(PHASES) :].reshape(*shape, -1)
+        codes[mover, s] = z[:, -len(PHASES) :].clone().view(*shape, -1)  # not a view of all frames
     return codes
 
 

@@ -122,9 +122,12 @@ class Agent:
         """Let go of the episodes, the largest thing in memory; they are drawn again if they are asked for."""
         self.__dict__.pop("episodes", None)
 
-    def latents(self) -> heads.Latents:
-        """Codes of all episodes, as heads learn from them."""
-        return heads.Latents.of(models.encode(self.model, self.episodes.obs, self.episodes.prev_action))
+    def latents(self) -> tuple[heads.Latents, episodes.Batch]:
+        """Codes of all episodes as heads learn from them, and the episodes without their observations."""
+        data = replace(self.episodes, obs=self.episodes.obs[..., :0].clone())
+        z = models.encode(self.model, self.episodes.obs, data.prev_action)
+        self.release()
+        return heads.Latents.of(z), data
 
     def heads(self, cfg: config.Heads) -> heads.Heads:
         """The trained heads of one configuration."""
@@ -195,9 +198,7 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
     used = {cfg.model: of[cfg.model] for group in groups.values() for cfg in group}
     start, z, data = time.perf_counter(), {}, {}
     for model, agent in used.items():
-        z[model] = agent.latents()
-        data[model] = replace(agent.episodes, obs=agent.episodes.obs[..., :0].clone())
-        agent.release()
+        z[model], data[model] = agent.latents()
     for group in groups.values():
         trained = heads.train(group, [z[c.model] for c in group], [data[c.model] for c in group], agents[0].quiet)
         seconds = (time.perf_counter() - start) / len(group)
