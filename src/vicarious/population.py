@@ -1,7 +1,7 @@
 """The one training loop: any number of independent members of one architecture, trained as one population.
 
 On CUDA the members' weights are stacked and each update is one program over all of them, captured once as a graph; on
-a CPU the same update visits the members in turn, which measured faster there.  Members share nothing but the clock:
+a CPU the same update visits the members in turn, on one thread a process.  Members share nothing but the clock:
 initial weights, batches, gradient norms and optimiser moments are each member's own.
 
 Shapes: P members, U updates, N rows of a batch.
@@ -42,7 +42,7 @@ def precision(device: torch.device | str) -> str:
 
 
 def stacks(device: torch.device) -> bool:
-    """Whether a population's weights are stacked there: on CUDA.  On a CPU that takes 1.0 to 1.3 times as long."""
+    """Whether a population's weights are stacked there: on CUDA.  On one CPU thread stacking gains nothing."""
     return device.type == "cuda"
 
 
