@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from . import config, study
+from . import config, models, study
 from .predictions import Evidence
 from .store import Store
 
@@ -175,6 +175,7 @@ class Source:
         )
         parents = {r.manifest["parent"] for r in results if r.manifest["parent"]}
         known = [self.store.read(a).manifest for a in sorted(parents) if self.store.has(a)]
+        known = [m for m in known if m["stage"] != "model" or models.FAMILIES[m["config"]["family"]].trained]
         seconds = math.fsum(m["seconds"] for m in [*known, *(r.manifest for r in results)])
         digest = config.digest([c.address for c in self.cells])
         commits = ", ".join(sorted({r.manifest["commit"] for r in results}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import config, study
+from . import config, models, study
 from .store import Store, home
 
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
@@ -93,12 +93,17 @@ def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
     Columns: stage, family, device, results, each (median seconds of one), all (seconds of all of them).
     """
     nothing = Store(Path("/nonexistent"), Path("/nonexistent"))
-    made = [s for s in study.stages(cells, nothing) if store.has(s.address)]
+    made = [s for s in study.stages(cells, nothing) if store.has(s.address) and not _free(s)]
     manifests = [store.read(stage.address).manifest for stage in made]
     rows = [(s.stage, family(s), m["device"], m["seconds"]) for s, m in zip(made, manifests, strict=True)]
     frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])
     by = frame.groupby(["stage", "family", "device"])["seconds"]
     return by.agg(results="count", each="median", all="sum").reset_index()
+
+
+def _free(stage: config.Stage) -> bool:
+    """Whether it is a control's world model: never trained, so it costs nothing and is not published."""
+    return isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained
 
 
 def benchmark() -> dict:
