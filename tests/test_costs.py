@@ -33,7 +33,7 @@ def test_a_plan_extrapolates_from_miniatures_to_the_whole(store, monkeypatch):
         for stage in stages:
             at.write(stage, 2 + 0.01 * costs._units(stage))
 
-    monkeypatch.setattr(study, "make_battery", lambda battery, at: write([battery], at))
+    monkeypatch.setattr(study, "make", lambda stage, at: write([stage], at))
     monkeypatch.setattr(
         study,
         "work",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from vicarious import metrics
+from vicarious import metrics, stats
 from vicarious.stimuli import CONTACTS, PHASES
 
 
@@ -134,7 +134,7 @@ def bca(x, resamples, rng):
 
 def test_intervals_agree_with_bca_written_out():
     x = np.random.default_rng(0).lognormal(size=40)
-    found = metrics.interval(x)
+    found = stats.interval(x)
     assert found.estimate == pytest.approx(x.mean()) and found.n == 40
     slow = bca(x, 20000, np.random.default_rng(1))
     assert [found.low, found.high] == pytest.approx(slow, rel=0.02)
@@ -143,26 +143,26 @@ def test_intervals_agree_with_bca_written_out():
 def test_the_interval_of_several_columns_is_about_the_lowest_mean():
     rng = np.random.default_rng(2)
     x = rng.normal([0.5, 0.2], 0.1, size=(40, 2))
-    found = metrics.interval(x)
-    alone = metrics.interval(x[:, 1])
+    found = stats.interval(x)
+    alone = stats.interval(x[:, 1])
     assert found.estimate == pytest.approx(x[:, 1].mean()) and found.low == pytest.approx(alone.low, abs=0.01)
 
 
 def test_p_values_are_two_sided_t_tests_against_the_bar():
     x = np.random.default_rng(3).normal(0.3, 0.2, size=20)
     two_sided = scipy.stats.ttest_1samp(x, 0.1).pvalue
-    assert metrics.p_beyond(x, 0.1, "above") == pytest.approx(two_sided)
-    assert metrics.p_beyond(x, 0.1, "below") == 1.0
+    assert stats.p_beyond(x, 0.1, "above") == pytest.approx(two_sided)
+    assert stats.p_beyond(x, 0.1, "below") == 1.0
     both = np.stack([x, x + 1], 1)
-    assert metrics.p_beyond(both, 0.1, "above") == pytest.approx(two_sided), "every column has to clear the bar"
-    assert metrics.p_beyond(both, 1.0, "below") == pytest.approx(2 * metrics.p_beyond(x, 1.0, "below")), (
+    assert stats.p_beyond(both, 0.1, "above") == pytest.approx(two_sided), "every column has to clear the bar"
+    assert stats.p_beyond(both, 1.0, "below") == pytest.approx(2 * stats.p_beyond(x, 1.0, "below")), (
         "one is enough: Bonferroni"
     )
 
 
 def test_agents_without_variance_and_single_agents_do_not_break_it():
-    assert metrics.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(
-        metrics.interval(np.array([])).estimate
+    assert stats.interval(np.full(20, 0.3)).low == pytest.approx(0.3) and np.isnan(
+        stats.interval(np.array([])).estimate
     )
-    assert str(metrics.interval(np.array([0.2, np.nan, 0.3]))) == "not estimable", "nobody is dropped in silence"
-    assert metrics.interval(np.array([0.2])).n == 1 and metrics.p_beyond(np.array([0.2]), 0.1, "above") == 1.0
+    assert str(stats.interval(np.array([0.2, np.nan, 0.3]))) == "not estimable", "nobody is dropped in silence"
+    assert stats.interval(np.array([0.2])).n == 1 and stats.p_beyond(np.array([0.2]), 0.1, "above") == 1.0

@@ -85,13 +85,13 @@ def test_true_value_of_a_lone_item_is_its_discounted_worth():
     items = torch.zeros_like(state.items)
     items[0, 0, 8], items[1, 0, 1] = 3, 3
     state = replace(state, pos=torch.zeros_like(state.pos), items=items, contact=torch.zeros_like(state.contact))
-    assert torch.allclose(stimuli._rollout(cfg, state), torch.tensor([0.8**3, 1.0]))
+    assert torch.allclose(stimuli._rollout(cfg, state)[:, 0], torch.tensor([0.8**3, 1.0]))
 
 
 def test_the_truth_is_one_for_reward_and_nearness_for_value(scenes):
     from vicarious import metrics
 
-    table = responses.truth(CFG, stimuli.true_values(CFG, scenes))
+    table = responses.truth(CFG, stimuli.true_returns(CFG, scenes)[..., 0])
     slope = (
         metrics.slopes(table.assign(seed=-1, family="truth", exposure=0.0, kappa=0.0))
         .set_index(["readout", "kind"])

@@ -35,14 +35,36 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     debiased linear CKA; auc and p_self: who moved.  Decoder and probe are fitted to scenes of their own,
     `cfg.fit_scenes`, and judged on the battery.
     """
+    at, fitting = _standardised(cfg, model, codes)
+    rows = [*_transfer(cfg, at, fitting), *_axes(cfg, at, fitting), *_cka(at), *_identity(cfg, at, fitting)]
+    return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
+
+
+def reliability(cfg: config.Identity, model: nn.Module, codes: Codes, bins: int = 10) -> pd.DataFrame:
+    """A reliability diagram of the probe for who moved: mover, similarity, bin, p_self, share_self, n_scenes.
+
+    Per condition, scenes that the calibration was not fitted to, the mover's and as many of the self's, in bins of the
+    predicted probability that it was the self; p_self is its mean in the bin, share_self how often it was.
+    """
+    at, fitting = _standardised(cfg, model, codes)
+    rows = []
+    for mover, s, _, probability, truth in _probed(cfg, at, fitting):
+        at_bin = np.minimum((probability * bins).astype(int), bins - 1)
+        for b in np.unique(at_bin):
+            inside = at_bin == b
+            rows.append((mover, s, b, probability[inside].mean(), truth[inside].mean(), int(inside.sum())))
+    return pd.DataFrame(rows, columns=["mover", "similarity", "bin", "p_self", "share_self", "n_scenes"])
+
+
+def _standardised(cfg: config.Codes, model: nn.Module, codes: Codes) -> tuple[Codes, dict[str, Tensor]]:
+    """Codes at contact [event and twin, K, n, D] of battery and fitting scenes, by the latter's statistics."""
     fitting = _fitting_codes(cfg, model, codes["self", 1.0].device)
     flat = fitting["self"].flatten(0, -2)
     mean, scale = flat.mean(0), torch.where(flat.std(0) > 1e-6, flat.std(0), 1.0)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
     for z in fitting.values():
         z.sub_(mean).div_(scale)
-    rows = [*_transfer(cfg, at, fitting), *_axes(cfg, at, fitting), *_cka(at), *_identity(cfg, at, fitting)]
-    return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
+    return at, fitting
 
 
 def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
@@ -171,7 +193,16 @@ def _cka(at: Codes) -> Rows:
 
 
 def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
-    """AUC of a probe for who met the item, and the calibrated probability that it was the self.
+    """AUC of a probe for who met the item, and the calibrated probability that it was the self."""
+    for mover, s, auc, probability, truth in _probed(cfg, at, fitting):
+        yield "auc", mover, s, auc
+        yield "p_self", mover, s, float(probability[truth == 0].mean())
+
+
+def _probed(
+    cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]
+) -> Iterator[tuple[str, float, float, np.ndarray, np.ndarray]]:
+    """(mover, similarity, AUC, calibrated probability of self [2 K n / 2], whether it was the self) per condition.
 
     The probe is fitted to events only (in a twin nobody meets anything), self against others of every look, balanced,
     and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
@@ -187,8 +218,10 @@ def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
     for (mover, s), theirs in score.items():
         if mover == "self":
             continue
-        yield "auc", mover, s, roc_auc_score(np.repeat([1, 0], mine.size), np.r_[mine.ravel(), theirs.ravel()])
+        auc = roc_auc_score(np.repeat([1, 0], mine.size), np.r_[mine.ravel(), theirs.ravel()])
         platt = LogisticRegression(C=1e6).fit(
             np.r_[mine[:, :half].ravel(), theirs[:, :half].ravel()][:, None], np.repeat([1, 0], mine[:, :half].size)
         )
-        yield "p_self", mover, s, float(platt.predict_proba(theirs[:, half:].reshape(-1, 1))[:, 1].mean())
+        judged = np.r_[mine[:, half:].ravel(), theirs[:, half:].ravel()]
+        truth = np.repeat([1, 0], mine[:, half:].size)
+        yield mover, s, auc, platt.predict_proba(judged[:, None])[:, 1], truth

@@ -35,6 +35,7 @@ class World(Frozen):
     taste: Literal["shared", "opposite", "alien"] = Field("shared", description="what a purposeful other seeks")
     view: Literal["allocentric", "left", "centred"] = Field("allocentric", description="frame of the observation")
     noise: float = Field(0.0, ge=0.0, description="standard deviation of the pixel noise")
+    solitary: bool = Field(False, description="nobody and nothing in the other's chamber")
 
     @model_validator(mode="after")
     def _ladder_is_usable(self):
@@ -116,6 +117,11 @@ class Heads(Stage):
     model: Model
     exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
     kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
+    lessons: Literal["own", "shuffled", "uneventful"] = Field(
+        "own",
+        description="own: own reward; shuffled: that of another episode; uneventful: own reward, and only episodes "
+        "without items in the other's chamber",
+    )
     width: int = Field(128, ge=1, description="hidden units per layer")
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
     updates: int = Field(4000, ge=1)
@@ -142,6 +148,18 @@ class Battery(Stage):
     context: int = Field(6, ge=1)
     gamma: float = Field(0.8, gt=0, lt=1)
     rollouts: int = Field(256, ge=1)
+
+
+class Returns(Stage):
+    """What every body really gains after every frame of the battery, by simulation."""
+
+    stage: ClassVar[str] = "returns"
+    epoch: ClassVar[int] = 1
+    battery: Battery = Battery()
+
+    @property
+    def parent(self) -> Stage:
+        return self.battery
 
 
 def _same_chambers(battery: Battery, data: Episodes) -> None:
@@ -172,6 +190,21 @@ class Responses(Stage):
 
     def own(self) -> dict:
         return {"battery": self.battery.address}
+
+
+class Precision(Responses):
+    """What one agent answers to `sets` batteries of scenes that were drawn independently, by halves."""
+
+    stage: ClassVar[str] = "precision"
+    epoch: ClassVar[int] = 1
+    sets: int = Field(4, ge=2)
+
+    def own(self) -> dict:
+        return {"battery": self.battery.address, "sets": self.sets}
+
+    def drawn(self) -> list[Battery]:
+        """The batteries, none of them the reference one nor the one that probes are fitted to."""
+        return [self.battery.model_copy(update={"seed": self.battery.seed + 2 + i}) for i in range(self.sets)]
 
 
 class Codes(Stage):
@@ -206,4 +239,25 @@ class Codes(Stage):
         }
 
 
-STAGES: dict[str, type[Stage]] = {s.stage: s for s in (Episodes, Model, Heads, Battery, Responses, Codes)}
+class Identity(Codes):
+    """How well a probe's probability that the self moved agrees with how often it did."""
+
+    stage: ClassVar[str] = "identity"
+    epoch: ClassVar[int] = 1
+    permutations: Literal[0] = 0
+
+
+class Simulations(Stage):
+    """How often the paper's statistics err on simulated studies whose truth is known."""
+
+    stage: ClassVar[str] = "simulations"
+    epoch: ClassVar[int] = 1
+    studies: int = Field(2000, ge=10)
+    agents: tuple[int, ...] = (10, 20, 40)
+    resamples: int = Field(1999, ge=99)
+    seed: int = 0
+
+
+STAGES: dict[str, type[Stage]] = {
+    s.stage: s for s in (Episodes, Model, Heads, Battery, Returns, Responses, Precision, Codes, Identity, Simulations)
+}

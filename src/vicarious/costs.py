@@ -22,7 +22,7 @@ def kind(stage: config.Stage) -> tuple[str, str]:
         free = {"heads": {"exposure": True, "kappa": True, **free}}
     elif isinstance(stage, config.Heads):
         free = {"exposure": True, "kappa": True, **free}
-    elif isinstance(stage, config.Battery):
+    elif isinstance(stage, study.AGENTLESS):
         free = {}
     return stage.stage, config.digest(stage.model_dump(mode="json", exclude=free))
 
@@ -40,7 +40,9 @@ def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> 
 
 def _extent(stage: config.Stage) -> dict[str, int]:
     """What a stage's seconds are proportional to, but for a constant."""
-    return {name: getattr(stage, name) for name in ("updates", "scenes", "fit_scenes") if hasattr(stage, name)}
+    return {
+        name: getattr(stage, name) for name in ("updates", "scenes", "fit_scenes", "studies") if hasattr(stage, name)
+    }
 
 
 def _units(stage: config.Stage) -> int:
@@ -56,8 +58,8 @@ def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], flo
         for shares, episodes in (1, FEW), (1, None), (3, None):  # the first warms up: what is done once is not counted
             store = Store(Path(tempfile.mkdtemp(dir=folder)), nothing.data)
             small = {stage: miniature(stage, shares, episodes) for stage in needed}
-            for battery in dict.fromkeys(miniature(getattr(cell, "battery", cell), shares) for cell in cells):
-                study.make_battery(battery, store)
+            for stage in study.prerequisites([miniature(cell, shares) for cell in cells], store):
+                study.make(stage, store)
             if jobs := study.jobs([small[cell] for cell in cells], len(cells)):
                 study.work(jobs[0], store.runs, store.data, device)
             runs.append({s: (_units(m), store.read(m.address).manifest["seconds"]) for s, m in small.items()})
@@ -73,7 +75,7 @@ def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.Da
     """What is missing: stage, family, how many, seconds of each as measured here now, and of all together."""
     todo, device = study.missing(cells, store), study.resolve_device(device)
     stages, seconds = study.stages(todo, store), {}
-    for job in [*study.jobs(todo, study.group_size(device)), *([c] for c in todo if isinstance(c, config.Battery))]:
+    for job in [*study.jobs(todo, study.group_size(device)), *([c] for c in todo if isinstance(c, study.AGENTLESS))]:
         if any(kind(stage) not in seconds for stage in study.stages(job, store)):
             seconds |= measure(job, device)
     rows = [(s.stage, family(s), seconds[kind(s)]) for s in stages]

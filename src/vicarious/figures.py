@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import metrics
+from . import stats
 from .predictions import Evidence
 from .world import State
 
@@ -200,7 +200,7 @@ def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
 
 def _band(ax: Axes, x: np.ndarray, samples: np.ndarray, colour: str, label: str | None, line: str = "-") -> None:
     """Mean over agents with a pointwise 95% interval of it; samples [agents, levels]."""
-    bounds = [metrics.interval(column, resamples=999) for column in samples.T]
+    bounds = [stats.interval(column, resamples=999) for column in samples.T]
     ax.fill_between(x, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.18, lw=0)
     ax.plot(x, samples.mean(0), line, color=colour, label=label, marker="o", ms=3)
 

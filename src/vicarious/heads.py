@@ -17,6 +17,7 @@ from .models import batches, split
 from .models.recurrent import mlp
 
 READOUTS = ("reward", "value")
+LATE = 0.8  # share of the updates after which held-out losses are kept, to tell whether training had converged
 LABELS = 0.8  # share of a batch's frames that an update learns from: what even p = 0 can supply
 
 
@@ -101,7 +102,7 @@ def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dic
 
 def alike(cfg: config.Heads) -> str:
     """A key that heads share exactly if they can train as one population."""
-    free = {"exposure": True, "kappa": True, "width": True, "model": {"data": {"seed"}}}
+    free = {"exposure": True, "kappa": True, "width": True, "lessons": True, "model": {"data": {"seed"}}}
     return config.digest(cfg.model_dump(mode="json", exclude=free))
 
 
@@ -115,13 +116,14 @@ def train(
     """Train heads that differ in seed, exposure, coupling or width as one population.
 
     z, data: latents and episodes of each, the same objects where a world model is shared.  Returns each frozen, with
-    its held-out losses and R2.
+    its held-out losses and R2, and as `late_...` those after the share `LATE` of its updates.
     """
     cfg, cut = cfgs[0], split(len(data[0]))
     assert all(alike(c) == alike(cfg) for c in cfgs), "members of one shape"
     members = [_fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
-    rewards = [world.reward(d.contact, c.model.data.world, c.kappa) for c, d in zip(cfgs, data, strict=True)]
+    rewards = [taught(c, d) for c, d in zip(cfgs, data, strict=True)]
+    index = torch.stack([_rows(c, d, cut) for c, d in zip(cfgs, data, strict=True)], 1)
 
     def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         seen = {id(latents): (latents.inputs, own) for latents, own in zip(z, rows, strict=True)}
@@ -134,22 +136,52 @@ def train(
 
     stacked = population.stacks(z[0].inputs.device) if stacked is None else stacked
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
+    late: list[dict[str, float]] = []
+
+    def look() -> None:
+        late.extend(
+            evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
+            for m, latents, r, k in zip(trained, z, rewards, known, strict=True)
+        )
+
     population.train(
         trained,
         lambda heads, x, *labels: sum(losses(heads.read(x), *labels, cfg).values()),
         draw,
-        torch.stack([batches(c.model.data.seed, "heads/batches", c, cut) for c in cfgs], 1),
+        index,
         cfg.rate,
         cfg.weight_decay,
         stacked=stacked,
+        at={max(1, int(LATE * cfg.updates)): look},
         label=f"{len(cfgs)} pairs of heads on {cfg.model.family}, seed {cfg.model.data.seed}",
         quiet=quiet,
     )
     members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
     return [
-        (m.requires_grad_(False).eval(), evaluate(m, latents.held_out, r[cut:], k[cut:], cfg))
-        for m, latents, r, k in zip(members, z, rewards, known, strict=True)
+        (
+            m.requires_grad_(False).eval(),
+            evaluate(m, latents.held_out, r[cut:], k[cut:], cfg) | {f"late_{name}": x for name, x in before.items()},
+        )
+        for m, latents, r, k, before in zip(members, z, rewards, known, late, strict=True)
     ]
+
+
+def taught(cfg: config.Heads, data: Batch) -> Tensor:
+    """The reward [B, T] that heads are given: the self's own, or, `shuffled`, that of an episode drawn at random."""
+    reward = world.reward(data.contact, cfg.model.data.world, cfg.kappa)
+    if cfg.lessons != "shuffled":
+        return reward
+    g = world.generator(cfg.model.data.seed, "heads/shuffled")
+    return reward[torch.randperm(len(reward), generator=g).to(reward.device)]
+
+
+def _rows(cfg: config.Heads, data: Batch, cut: int) -> Tensor:
+    """Episodes [updates, batch] that heads see: any, or only those in which the other's chamber holds nothing."""
+    rows = batches(cfg.model.data.seed, "heads/batches", cfg, cut)
+    if cfg.lessons != "uneventful":
+        return rows
+    pool = (~data.eventful[:cut]).nonzero().squeeze(1).cpu()
+    return pool[rows * len(pool) // cut]
 
 
 def _fresh(cfg: config.Heads, z: Latents) -> Heads:

@@ -5,11 +5,11 @@ Every function takes and returns tidy tables; agents are the sample, scenes are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 AGENT = ["seed", "family", "exposure", "kappa"]
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
@@ -55,6 +55,13 @@ KINDS: dict[str, dict[str, Kind]] = {
 # Anticipation is the value head's empathy: value read one frame before anything is met.
 
 
+def _line(valences: np.ndarray, kind: Kind) -> np.ndarray:
+    """Weights [K] that give the least-squares slope over the valences which the kind is about."""
+    used = {"all": valences == valences, "gain": valences >= 0, "loss": valences <= 0}[kind.valences]
+    centred = np.where(used, valences - valences[used].mean(), 0.0)
+    return centred / np.square(centred).sum()
+
+
 def slopes(responses: pd.DataFrame) -> pd.DataFrame:
     """Least-squares slope of every kind's response on valence, per agent, mover and similarity."""
     index = [*[c for c in AGENT if c in responses], "mover", "similarity"]
@@ -64,16 +71,41 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
         wide = own.pivot_table(index=index, columns=["contact", "phase", "valence"], values="mean", sort=True)
         valences = np.array(sorted(own.valence.unique()))
         for name, kind in kinds.items():
-            used = {"all": valences, "gain": valences[valences >= 0], "loss": valences[valences <= 0]}[kind.valences]
-            weights = (used - used.mean()) / np.square(used - used.mean()).sum()
+            weights = _line(valences, kind)
             slope = sum(
-                sign * wide[contact, phase][list(used)].to_numpy() @ weights
+                sign * wide[contact, phase][list(valences)].to_numpy() @ weights
                 for (contact, phase), sign in kind.contrast.items()
             )
             parts.append(
                 pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name)
             )
     return pd.concat(parts, ignore_index=True)
+
+
+def scene_slopes(
+    answers: Iterable[tuple[str, float, np.ndarray]],
+    ladder: Sequence[float],
+    contacts: Sequence[str],
+    phases: Sequence[str],
+) -> pd.DataFrame:
+    """Slopes as in `slopes`, scene by scene and then by halves of the scenes (even and odd), of one agent.
+
+    answers: (mover, similarity, [X, K, n, phases, readouts]).  Columns: half, readout, kind, mover, similarity, slope
+    (mean over the half's scenes), sd over them, n_scenes.
+    """
+    valences, rows = np.asarray(ladder, float), []
+    for mover, s, out in answers:
+        for r, (readout, kinds) in enumerate(KINDS.items()):
+            for name, kind in kinds.items():
+                contrast = sum(
+                    sign * np.asarray(out[contacts.index(c), :, :, phases.index(p), r], float)
+                    for (c, p), sign in kind.contrast.items()
+                )  # [K, n]
+                slope = _line(valences, kind) @ contrast
+                for half in (0, 1):
+                    own = slope[half::2]
+                    rows.append((half, readout, name, mover, s, own.mean(), own.std(ddof=1), len(own)))
+    return pd.DataFrame(rows, columns=["half", "readout", "kind", "mover", "similarity", "slope", "sd", "n_scenes"])
 
 
 def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -111,57 +143,3 @@ def competence(table: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     gate["agreement"] = np.where(gate.readout == "value", pd.MultiIndex.from_frame(gate[AGENT]).map(r), np.nan)
     close = (gate.own - 1).abs() <= TOLERANCE
     return gate.assign(passed=close & ((gate.readout == "reward") | (gate.agreement >= AGREEMENT)))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate over agents with its 95% interval."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.estimate:z.2f} [{self.low:z.2f}, {self.high:z.2f}]" if self.n else "not estimable"
-
-
-def interval(x: np.ndarray, resamples: int = 9999) -> Interval:
-    """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a BCa bootstrap interval.
-
-    Bias-corrected and accelerated (Efron 1987), agents resampled whole, fixed generator; a point without variance is
-    its own interval, and where an agent has no value there is none.
-    """
-    x = np.asarray(x, float)
-    x = x[:, None] if x.ndim == 1 else x
-    if not len(x) or not np.isfinite(x).all():
-        return Interval(np.nan, np.nan, np.nan, 0)
-    estimate = float(x.mean(0).min())
-    if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
-        return Interval(estimate, estimate, estimate, len(x))
-    rng = np.random.default_rng(0)
-
-    def lowest(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.stack([np.mean(c, axis=axis) for c in columns]).min(axis=0)
-
-    ci = scipy.stats.bootstrap(
-        tuple(x.T), lowest, paired=True, n_resamples=resamples, method="BCa", rng=rng, vectorized=True
-    ).confidence_interval
-    return Interval(estimate, float(ci.low), float(ci.high), len(x))
-
-
-def p_beyond(x: np.ndarray, bar: float, side: str) -> float:
-    """Two-sided level at which x's mean lies `above` or `below` the bar: twice the one-sided t test's p, at most 1.
-
-    For x [n, columns]: above means all columns (the largest p), below means any (Bonferroni over the smallest).
-    """
-    x = np.asarray(x, float)
-    x = x[:, None] if x.ndim == 1 else x
-    if len(x) < 2:
-        return 1.0
-    if np.ptp(x, axis=0).max() < 1e-12:
-        beyond = x[0] > bar if side == "above" else x[0] < bar
-        return 0.0 if (beyond.all() if side == "above" else beyond.any()) else 1.0
-    test = scipy.stats.ttest_1samp(x, bar, alternative="greater" if side == "above" else "less")
-    p = np.max(test.pvalue) if side == "above" else np.min(test.pvalue) * x.shape[1]
-    return float(min(1.0, 2 * p))

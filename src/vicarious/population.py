@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -55,6 +55,7 @@ def train(
     weight_decay: float,
     clip: float = 1.0,
     stacked: bool | None = None,
+    at: Mapping[int, Callable[[], None]] | None = None,
     label: str = "",
     quiet: bool = True,
 ) -> None:
@@ -62,7 +63,7 @@ def train(
 
     loss(member, *inputs) -> [].  index [U, P, N]: rows that each member sees in each update.  draw(index [P, N]) ->
     the inputs, one sequence of P tensors for each argument of `loss`.  stacked: one program over stacked weights
-    (default on CUDA) or the members in turn.
+    (default on CUDA) or the members in turn.  at: what is called after so many updates, members as they are then.
     """
     device = next(members[0].parameters()).device
     stacked = stacks(device) if stacked is None else stacked
@@ -88,6 +89,9 @@ def train(
         replay()
         optimiser.step()
         schedule.step()
+        if at and update + 1 in at:
+            objective.write_back()
+            at[update + 1]()
     replay = gradients  # lets go of the graph and its memory
     objective.write_back()
     for member in members:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
-from . import metrics
-from .metrics import CONTROLS, Interval
+from . import metrics, stats
+from .metrics import CONTROLS
+from .stats import Interval
 
 S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
 ALPHA = 0.05
@@ -334,7 +334,7 @@ def verdicts(evidence: Evidence | None, calibrated: bool = False) -> pd.DataFram
     rows = [judge(p, evidence) for p in PREDICTIONS]
     live = [r for r in rows if r["verdict"] != "pending" and r["p"] is not None]
     if live:
-        for row, p in zip(live, multipletests([r["p"] for r in live], method="holm")[1], strict=True):
+        for row, p in zip(live, stats.holm([r["p"] for r in live]), strict=True):
             row["p_holm"] = float(p)
             if row["verdict"] != "inconclusive" and p >= ALPHA:
                 row["verdict"], row["note"] = "inconclusive", _join(row["note"], "does not survive Holm")
@@ -383,7 +383,7 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         why = f"no value for {len(lost)} agents" if lost else "no competent agents"
         return row | {"excluded": excluded, "verdict": "inconclusive", "gate_passed": False, "note": why}
     everyone, _ = _complete(prediction, evidence, sorted(passed + failed))
-    found = [metrics.interval(c.values) for c in conditions]
+    found = [stats.interval(c.values) for c in conditions]
     confused = not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
     notes = ["confusion: identity is not decodable"] if confused else []
     if used < metrics.PASSING * planned:
@@ -403,7 +403,7 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         "excluded": excluded,
         "gate_passed": gate,
         "provisional": planned < prediction.planned,
-        "ungated": metrics.interval(everyone[0].values).estimate,
+        "ungated": stats.interval(everyone[0].values).estimate,
         "conditions": [
             {"name": c.name, "bar": c.bar, "estimate": f.estimate, "ci_low": f.low, "ci_high": f.high}
             for c, f in zip(conditions, found, strict=True)
@@ -438,8 +438,8 @@ def _verdict(prediction: Prediction, conditions: list[Condition], found: list[In
 def _p(prediction: Prediction, conditions: list[Condition], verdict: str) -> float:
     """Intersection-union p-value of the verdict's direction; of the nearer one where there is none."""
     first = conditions[0]
-    above = max(metrics.p_beyond(c.values, c.bar, "above") for c in conditions)
-    below = metrics.p_beyond(first.values, CONTRADICTED_BAR.get(prediction.id, first.bar), "below")
+    above = max(stats.p_beyond(c.values, c.bar, "above") for c in conditions)
+    below = stats.p_beyond(first.values, CONTRADICTED_BAR.get(prediction.id, first.bar), "below")
     return {"supported": above, "contradicted": below}.get(verdict, min(above, below))
 
 

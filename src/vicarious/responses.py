@@ -41,11 +41,13 @@ def respond(heads: nn.Module, codes: Codes, ladder: tuple[float, ...]) -> pd.Dat
     return pd.concat([_rows(heads(z), mover, s, ladder) for (mover, s), z in codes.items()], ignore_index=True)
 
 
-def _rows(out: Tensor, mover: str, s: float, ladder: tuple[float, ...]) -> pd.DataFrame:
+def _rows(
+    out: Tensor, mover: str, s: float, ladder: tuple[float, ...], readouts: tuple[str, ...] = READOUTS
+) -> pd.DataFrame:
     """out [X, K, n, phases, readouts] -> one row per contact, valence, phase and readout."""
     mean, sd = out.mean(2).double().cpu().numpy(), out.std(2).double().cpu().numpy()
     index = pd.MultiIndex.from_product(
-        [CONTACTS, ladder, PHASES, READOUTS], names=["contact", "valence", "phase", "readout"]
+        [CONTACTS, ladder, PHASES, readouts], names=["contact", "valence", "phase", "readout"]
     )
     frame = pd.DataFrame({"mean": mean.ravel(), "sd": sd.ravel(), "n_scenes": out.shape[2]}, index=index).reset_index()
     return frame.assign(mover=mover, similarity=s)
@@ -54,11 +56,33 @@ def _rows(out: Tensor, mover: str, s: float, ladder: tuple[float, ...]) -> pd.Da
 def truth(cfg: config.Battery, value: Tensor) -> pd.DataFrame:
     """The response table of an agent that knows the truth (kappa = 0), self scenes: r exactly, V = V_pi.
 
-    value [X, K, n, phases] from `stimuli.true_values`.
+    value [X, K, n, phases]: the self's own part of `stimuli.true_returns`.
     """
     reward = torch.zeros_like(value)
     reward[CONTACTS.index("event"), :, :, PHASES.index("contact")] = torch.tensor(cfg.world.ladder)[:, None]
     return _rows(torch.stack([reward, value], -1), "self", 1.0, cfg.world.ladder)
+
+
+def returns(cfg: config.Battery, gains: dict[str, Tensor]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of what bodies really gain: responses with readouts `self` and `other`, and two measures per mover.
+
+    gains: mover -> [X, K, n, phases, M] from `stimuli.true_returns`.  self_effect and other_effect: the largest
+    difference, over scenes and phases, that contact and valence make to the return of that body.
+    """
+    table, rows = [], []
+    for mover, out in gains.items():
+        table.append(_rows(out, mover, 1.0, cfg.world.ladder, ("self", "other")))
+        spread = (out.amax((0, 1)) - out.amin((0, 1))).amax((0, 1))  # [M]
+        rows += [(f"{body}_effect", mover, 1.0, float(x)) for body, x in zip(("self", "other"), spread, strict=True)]
+    columns = ["measure", "mover", "similarity", "value"]
+    return pd.concat(table, ignore_index=True), pd.DataFrame(rows, columns=columns)
+
+
+def scenes(heads: nn.Module, codes: Codes) -> Iterator[tuple[str, float, Tensor]]:
+    """(mover, similarity, answers [X, K, n, phases, readouts]) of every condition, scene by scene."""
+    with torch.no_grad():
+        for (mover, s), z in codes.items():
+            yield mover, s, heads(z).cpu()
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ def similarity(angle: Tensor) -> list[float]:
     return [round(float(a), 4) for a in angle.double().cos().clamp(min=0)]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def make(cfg: config.Battery) -> Scenes:
     """Draw templates: the same first state and random numbers for every mover, kept only if every variant has room."""
     count = cfg.scenes * CANDIDATES
@@ -213,35 +213,40 @@ def present(
 ) -> tuple[Tensor, Tensor]:
     """What a seed's agent sees: obs [X * K * n, T, F] and prev_action [X * K * n, T], on the scenes' device.
 
+    Both bodies are drawn, whether or not the agent ever met an other.
+
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
     state, prev_action = instantiate(scenes, mover, angle, contacts)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
-    obs = world.observe(state, cfg, look, noise).flatten(1)
+    obs = world.observe(state, cfg.model_copy(update={"solitary": False}), look, noise).flatten(1)
     return obs.view(*prev_action.shape, -1), prev_action
 
 
-def true_values(cfg: config.Battery, scenes: Scenes, quiet: bool = True) -> Tensor:
-    """V_pi [X, K, n, phases] of self scenes by Monte-Carlo rollouts of the simulator, in discounted reward.
+def true_returns(cfg: config.Battery, scenes: Scenes, mover: str = "self") -> Tensor:
+    """What each body gains [X, K, n, phases, M] by its own taste, by Monte-Carlo rollouts, in discounted reward.
 
-    V_pi = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] under scripted conduct, kappa = 0.  Every scene variant is rolled
-    out under the same random numbers; the horizon leaves less than 1e-4 of the weight.
+    E[sum over k >= 1 of gamma^(k-1) r_{t+k}] under scripted conduct (a drifter's moves are random).  Every variant of a
+    scene is rolled out under the same random numbers; the horizon leaves less than 1e-4 of the weight.  V_pi of an agent
+    with coupling kappa is the self's return plus kappa times the other's.
     """
-    state, _ = instantiate(scenes, "self")
+    state, _ = instantiate(scenes, mover)
     x, k, n, t = (*scenes.items.shape[1:4], scenes.items.shape[4])
     purpose = torch.full_like(state.purpose, cfg.world.purpose)
+    purpose[:, 1] *= mover != "drifter"
     state = replace(state, purpose=purpose)
     grid = torch.arange(len(state)).view(x * k, n, t)[:, :, -len(PHASES) :]
     out = torch.stack([_rollout(cfg, state.map(lambda f, at=at: f[at])) for at in grid.flatten(1)])
-    return out.view(x, k, n, len(PHASES))
+    return out.view(x, k, n, len(PHASES), -1)
 
 
 def _rollout(cfg: config.Battery, start: State) -> Tensor:
-    """Mean discounted return [B] over cfg.rollouts simulated futures of each state."""
+    """Mean discounted return [B, M] of each body over cfg.rollouts simulated futures of each state."""
     g = world.generator(cfg.seed, "battery/truth")
     horizon = int(np.ceil(np.log(1e-4) / np.log(cfg.gamma)))
     state, total = start.map(lambda f: f.repeat_interleave(cfg.rollouts, 0)), 0.0
+    own, other = world.values(cfg.world)
     for k in range(horizon):
         state = world.step(state, world.conduct(state, cfg.world, g), cfg.world, g)
-        total = total + cfg.gamma**k * world.reward(state.contact, cfg.world)
-    return total.view(len(start), cfg.rollouts).mean(1)
+        total = total + cfg.gamma**k * torch.stack([own[state.contact[:, 0]], other[state.contact[:, 1]]])
+    return total.view(2, len(start), cfg.rollouts).mean(2).T

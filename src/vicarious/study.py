@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import codes, config, episodes, heads, models, responses, stimuli
+from . import codes, config, episodes, heads, metrics, models, responses, simulations, stimuli
 from .store import Result, Store
 
 FAMILIES = ("recurrent", "pixels", "untrained")
@@ -27,25 +27,46 @@ MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table 
 WEIGHTS = 5  # seeds whose weights are published
 POPULATION = 64  # agents that train as one on CUDA
 TRAINED = (config.Model, config.Heads)
-EXPECTED = {"battery": 40.0, "model": 50.0, "codes": 15.0, "heads": 18.0, "responses": 1.5}  # seconds on one core
+AGENTLESS = (config.Battery, config.Returns, config.Simulations)
+EXPECTED = {  # seconds on one core
+    "battery": 40.0,
+    "returns": 120.0,
+    "model": 50.0,
+    "codes": 15.0,
+    "identity": 10.0,
+    "heads": 18.0,
+    "responses": 1.5,
+    "precision": 6.0,
+    "simulations": 60.0,
+}
+KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of a study.  `quick` is the same code, too small to promise competence."""
+    """Sizes of the studies, and how many agents each has.  `quick` promises no competence."""
 
     seeds: int
+    calibration: int
     data: dict
     model: dict
     heads: dict
     codes: dict
     battery: dict
+    simulations: dict
 
 
 PROFILES = {
-    "paper": Profile(40, {}, {}, {}, {}, {}),
+    "paper": Profile(40, 5, {}, {}, {}, {}, {}, {}),
     "quick": Profile(
-        3, {"episodes": 4096}, {"updates": 600}, {"updates": 600}, {"fit_scenes": 1024}, {"scenes": 64, "rollouts": 64}
+        3,
+        3,
+        {"episodes": 4096},
+        {"updates": 600},
+        {"updates": 600},
+        {"fit_scenes": 1024},
+        {"scenes": 64, "rollouts": 64},
+        {"studies": 100, "resamples": 499},
     ),
 }
 
@@ -71,6 +92,41 @@ def reference(
                 cells.append(config.Responses(heads=head, battery=battery))
             cells.append(config.Codes(model=world_model, battery=battery, **sizes.codes))
     return cells
+
+
+def calibration(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+    """Cells that test the instrument itself (DESIGN 5): planted couplings, negative controls, precision, identity.
+
+    Planted couplings at p = 1, with the reference agents of every exposure, are measured for precision as well.
+    Shuffled rewards, disjoint encoders and the oracle must be null at p = 1; the latter two at p = 0, uneventful
+    lessons, and a world model that never met an other are there to be described.
+    """
+    sizes = PROFILES[profile]
+    battery = config.Battery(**sizes.battery)
+    cells: list[config.Stage] = [battery, config.Returns(battery=battery), config.Simulations(**sizes.simulations)]
+    for seed in range(sizes.calibration if seeds is None else seeds):
+
+        def model(family: str = "recurrent", seed: int = seed, **world) -> config.Model:
+            data = config.Episodes(seed=seed, world=config.World(**world), **sizes.data)
+            return config.Model(data=data, family=family, **sizes.model)
+
+        def heads(model: config.Model, exposure: float = 1.0, **own) -> config.Heads:
+            return config.Heads(model=model, exposure=exposure, **own, **sizes.heads)
+
+        own = model()
+        planted = [heads(own, kappa=kappa) for kappa in KAPPAS]
+        varied = [*planted, *(heads(own, p) for p in EXPOSURES if p < 1)]
+        told = [heads(model(family, view="left"), p) for family in ("oracle", "disjoint") for p in (1.0, 0.0)]
+        alone = heads(model(solitary=True))
+        others = [heads(own, lessons="shuffled"), *told, heads(own, 0.0, lessons="uneventful"), alone]
+        cells += [config.Responses(heads=head, battery=battery) for head in [*varied, *others]]
+        cells += [config.Precision(heads=head, battery=battery) for head in varied]
+        size = {k: v for k, v in sizes.codes.items() if k != "permutations"}
+        cells.append(config.Identity(model=own, battery=battery, **size))
+    return cells
+
+
+STUDIES: dict[str, Callable[..., list[config.Stage]]] = {"reference": reference, "calibration": calibration}
 
 
 def resolve_device(device: str) -> str:
@@ -141,7 +197,7 @@ class Agent:
         """Templates and V_pi of the battery: stored, so that every agent is shown the very same."""
         if battery not in self._scenes:
             if not self.store.has(battery.address, weights=True):
-                make_battery(battery, self.store)
+                make(battery, self.store)
             self._scenes[battery] = battery_of(self.store.read(battery.address, weights=True))
         return self._scenes[battery]
 
@@ -158,18 +214,45 @@ class Agent:
             return
         head = self.heads(cell.heads) if isinstance(cell, config.Responses) else None
         start = time.perf_counter()
-        if head is None:
-            shown = self.shown(cell.battery)
-            tables = {"measures": codes.measure(cell, self.model, shown)}
+        if isinstance(cell, config.Identity):
+            tables = {"identity": codes.reliability(cell, self.model, self.shown(cell.battery))}
+        elif isinstance(cell, config.Codes):
+            tables = {"measures": codes.measure(cell, self.model, self.shown(cell.battery))}
+        elif isinstance(cell, config.Precision):
+            tables = {"precision": self._precision(cell, head)}
         else:
-            shown = self.shown(cell.battery)
-            table = responses.respond(head, shown, self.cfg.data.world.ladder).assign(step=cell.heads.updates)
-            value = responses.value_agreement(head, shown, self.scenes(cell.battery)[1])
-            held_out = self.store.read(cell.heads.address).tables["measures"]
-            measures = pd.concat([held_out, pd.DataFrame([("value_r", "self", 1.0, value)], columns=MEASURE)])
-            tables = {"responses": table, "measures": measures.reset_index(drop=True)}
+            tables = self._responses(cell, head)
         digest = self.scenes(cell.battery)[0].digest
         self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=digest)
+
+    def _responses(self, cell: config.Responses, head: heads.Heads) -> dict[str, pd.DataFrame]:
+        shown = self.shown(cell.battery)
+        table = responses.respond(head, shown, self.cfg.data.world.ladder).assign(step=cell.heads.updates)
+        value = responses.value_agreement(head, shown, self.true_value(cell))
+        held_out = self.store.read(cell.heads.address).tables["measures"]
+        measures = pd.concat([held_out, pd.DataFrame([("value_r", "self", 1.0, value)], columns=MEASURE)])
+        return {"responses": table, "measures": measures.reset_index(drop=True)}
+
+    def _precision(self, cell: config.Precision, head: heads.Heads) -> pd.DataFrame:
+        parts, ladder = [], self.cfg.data.world.ladder
+        for number, battery in enumerate(cell.drawn()):
+            if battery not in self._shown:  # their scenes have no rollouts, so they are drawn and not stored
+                scenes = stimuli.make(battery).to(self.device)
+                self._shown[battery] = responses.encode(self.model, battery, scenes, self.cfg.data)
+            answers = responses.scenes(head, self._shown[battery])
+            table = metrics.scene_slopes(answers, ladder, stimuli.CONTACTS, stimuli.PHASES)
+            parts.append(table.assign(set=number))
+        return pd.concat(parts, ignore_index=True)
+
+    def true_value(self, cell: config.Responses) -> torch.Tensor:
+        """V_pi [X, K, n, phases] of self scenes for an agent of this coupling."""
+        if cell.heads.kappa == 0:
+            return self.scenes(cell.battery)[1]
+        stage = config.Returns(battery=cell.battery)
+        if not self.store.has(stage.address, weights=True):
+            make(stage, self.store)
+        own, other = self.store.read(stage.address, weights=True).weights["self"].unbind(-1)
+        return own + cell.heads.kappa * other
 
 
 def train_models(agents: list[Agent], done: Callable[[], None] = lambda: None) -> None:
@@ -210,13 +293,32 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         done()
 
 
-def make_battery(battery: config.Battery, store: Store) -> None:
-    """Draw the templates, roll out their true values, and store both."""
+def make(stage: config.Stage, store: Store) -> None:
+    """Compute and store a result that needs no agent: a battery, its true returns, or simulated studies."""
+    {"battery": _make_battery, "returns": _make_returns, "simulations": _make_simulations}[stage.stage](stage, store)
+
+
+def _make_battery(battery: config.Battery, store: Store) -> None:
     start, scenes = time.perf_counter(), stimuli.make(battery)
-    value = stimuli.true_values(battery, scenes)
+    value = stimuli.true_returns(battery, scenes)[..., 0].contiguous()
     table = responses.truth(battery, value).assign(step=0)
     weights = {**scenes.tensors(), "value": value}
     store.write(battery, time.perf_counter() - start, {"responses": table}, weights, battery=scenes.digest)
+
+
+def _make_returns(cfg: config.Returns, store: Store) -> None:
+    if not store.has(cfg.battery.address, weights=True):
+        _make_battery(cfg.battery, store)
+    start, (scenes, _) = time.perf_counter(), battery_of(store.read(cfg.battery.address, weights=True))
+    gains = {mover: stimuli.true_returns(cfg.battery, scenes, mover) for mover in stimuli.MOVERS}
+    table, measures = responses.returns(cfg.battery, gains)
+    tables = {"returns": table, "measures": measures}
+    store.write(cfg, time.perf_counter() - start, tables, gains, battery=scenes.digest)
+
+
+def _make_simulations(cfg: config.Simulations, store: Store) -> None:
+    start, table = time.perf_counter(), simulations.run(cfg)
+    store.write(cfg, time.perf_counter() - start, {"simulations": table})
 
 
 def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
@@ -226,8 +328,8 @@ def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
 
 
 def model_of(cell: config.Stage) -> config.Model | None:
-    """The world model that a stage stands on; None for the battery."""
-    if isinstance(cell, config.Battery):
+    """The world model that a stage stands on; None for the battery and whatever else needs no agent."""
+    if isinstance(cell, AGENTLESS):
         return None
     return cell.heads.model if isinstance(cell, config.Responses) else cell.model
 
@@ -312,14 +414,12 @@ def fill(
     todo, device = missing(cells, store), resolve_device(device)
     cuda = device.startswith("cuda")
     groups = jobs(todo, population or group_size(device))
-    batteries = {c.battery.address: c.battery for c in todo if not isinstance(c, config.Battery)}
-    batteries |= {c.address: c for c in todo if isinstance(c, config.Battery)}
-    need = [b for a, b in batteries.items() if not store.has(a, weights=True)]
-    bar = Progress([*need, *stages(todo, store)], store)
+    need = prerequisites(todo, store)
+    bar = Progress(list(dict.fromkeys([*need, *stages(todo, store)])), store)
     with bar:
         with one_thread():
-            for battery in need:
-                make_battery(battery, store)
+            for stage in need:
+                make(stage, store)
                 bar.update()
         if executor is None and (workers == 0 or cuda):
             for group in groups:
@@ -337,6 +437,21 @@ def fill(
             if executor is None:
                 pool.shutdown(wait=True, cancel_futures=True)
     return len(todo)
+
+
+def prerequisites(todo: list[config.Stage], store: Store) -> list[config.Stage]:
+    """What agents of these cells share and nobody has made yet, in order: batteries, their true returns, the rest."""
+    shared: dict[str, config.Stage] = {}
+    for cell in todo:
+        found = [battery] if (battery := getattr(cell, "battery", None)) else []
+        if isinstance(cell, config.Responses) and cell.heads.kappa:
+            found.append(config.Returns(battery=cell.battery))
+        if isinstance(cell, AGENTLESS):
+            found.append(cell)
+        shared |= {stage.address: stage for stage in found}
+    order = {kind: i for i, kind in enumerate(AGENTLESS)}
+    need = [s for s in shared.values() if not store.has(s.address, weights=not isinstance(s, config.Simulations))]
+    return sorted(need, key=lambda stage: order[type(stage)])
 
 
 def stages(todo: list[config.Stage], store: Store) -> list[config.Stage]:
@@ -380,13 +495,16 @@ def expected(stage: config.Stage) -> float:
 
 
 def agent_columns(cell: config.Stage) -> dict:
-    """What tells agents apart in a table: seed, family, exposure, kappa."""
+    """What tells agents apart in a table: seed, family (or what else is particular to it), exposure, kappa."""
     model = model_of(cell)
     if model is None:
         return {"seed": -1, "family": "truth", "exposure": 0.0, "kappa": 0.0}
     head = getattr(cell, "heads", None)
     own = {"exposure": head.exposure, "kappa": head.kappa} if head else {}
-    return {"seed": model.data.seed, "family": model.family, **own}
+    family = "solitary" if model.data.world.solitary else model.family
+    if head and head.lessons != "own":
+        family = head.lessons
+    return {"seed": model.data.seed, "family": family, **own}
 
 
 def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame:
@@ -421,6 +539,6 @@ def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[con
         if head is not None:
             stages[head.address] = head
         stages[cell.address] = cell
-        if isinstance(cell, config.Battery):
+        if isinstance(cell, (config.Battery, config.Returns)):
             weights[cell.address] = cell
     return list(stages.values()), list(weights.values())

@@ -115,7 +115,7 @@ def reset(config: World, batch: int, g: torch.Generator) -> State:
         contact=torch.zeros_like(pos),
         angle=_rand(batch, g) * (torch.pi / 2),
         purpose=torch.stack([torch.full_like(other, config.purpose), other], 1),
-        eventful=_rand(batch, g) < config.eventful,
+        eventful=_rand(batch, g) < (0.0 if config.solitary else config.eventful),
     )
     for _ in range(config.max_items):
         state = respawn(state, config, g)
@@ -134,14 +134,13 @@ def step(state: State, actions: Tensor, config: World, g: torch.Generator) -> St
 def respawn(state: State, config: World, g: torch.Generator) -> State:
     """With probability `respawn` put a random item into a random free cell of each chamber that is not full."""
     batch, n = len(state), state.items.shape[2]
-    free = (state.items == 0).scatter(2, state.pos.unsqueeze(2), False)
-    standing = (state.items > 0).sum(2) - (state.contact > 0).long()
+    free = (state.items == 0).scatter_(2, state.pos.unsqueeze(2), False)
+    standing = n - 1 - free.sum(2)  # not counting what a body stands on
     wanted = (_rand((batch, 2), g) < config.respawn) & (standing < config.max_items)
-    wanted &= torch.stack([torch.ones_like(state.eventful), state.eventful], 1)
-    cell = (_rand((batch, 2, n), g) * free).argmax(2, keepdim=True)
-    kind = 1 + (_rand((batch, 2), g) * len(config.ladder)).long()
-    now = state.items.gather(2, cell)
-    return replace(state, items=state.items.scatter(2, cell, torch.where(wanted.unsqueeze(2), kind.unsqueeze(2), now)))
+    wanted[:, 1] &= state.eventful
+    cell = _rand((batch, 2, n), g).mul_(free).argmax(2, keepdim=True)
+    kind = (_rand((batch, 2), g) * len(config.ladder)).long().add_(1).mul_(wanted)
+    return replace(state, items=state.items.scatter_add(2, cell, kind.unsqueeze(2)))
 
 
 def conduct(state: State, config: World, g: torch.Generator, worth: Tensor | None = None) -> Tensor:
@@ -188,7 +187,8 @@ def observe(state: State, config: World, look: Look, g: torch.Generator | None =
     row, col = state.pos // s, state.pos % s
     col = col + (s + 1) * (swap.unsqueeze(1) != torch.tensor([False, True], device=device))
     cell = row * (2 * s + 1) + col
-    grid.scatter_(1, cell.unsqueeze(2).expand(-1, -1, a), bodies)
+    drawn = 1 if config.solitary else 2
+    grid.scatter_(1, cell[:, :drawn, None].expand(-1, -1, a), bodies[:, :drawn])
     grid = grid.view(batch, s, 2 * s + 1, -1)
     if config.view == "centred":
         grid = _centre(grid, row[:, 0], col[:, 0])

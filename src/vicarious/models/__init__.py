@@ -17,10 +17,16 @@ from torch import Tensor, nn
 
 from .. import config, population, world
 from ..episodes import Batch
-from .controls import Pixels, Untrained
+from .controls import Disjoint, Oracle, Pixels, Untrained
 from .recurrent import Recurrent
 
-FAMILIES: dict[str, type[nn.Module]] = {"recurrent": Recurrent, "pixels": Pixels, "untrained": Untrained}
+FAMILIES: dict[str, type[nn.Module]] = {
+    "recurrent": Recurrent,
+    "pixels": Pixels,
+    "untrained": Untrained,
+    "oracle": Oracle,
+    "disjoint": Disjoint,
+}
 HELD_OUT = 1 / 16  # share of the episodes kept for held-out losses
 
 

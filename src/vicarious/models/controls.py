@@ -1,4 +1,5 @@
-"""Control families: no world model at all (`Pixels`), and one that never learnt (`Untrained`)."""
+"""Control families: no world model at all (`Pixels`), one that never learnt (`Untrained`), and two that are told who is
+who (`Oracle`, `Disjoint`)."""
 
 from __future__ import annotations
 
@@ -34,3 +35,67 @@ class Untrained(Recurrent):
     """The reference architecture with its random initial weights, frozen."""
 
     trained = False
+
+
+def chambers(obs: Tensor, cfg: config.World) -> tuple[Tensor, Tensor]:
+    """Own and other's chamber [..., N, C] of observations [..., F] whose view draws the own one on the left."""
+    s = cfg.size
+    grid = obs.unflatten(-1, (s, 2 * s + 1, -1))
+    return tuple(half.flatten(-3, -2) for half in (grid[..., :s, :], grid[..., s + 1 :, :]))
+
+
+def _told(cfg: config.Model) -> config.World:
+    """The world of a family that must know whose chamber is whose.  Raises ValueError where its view hides that."""
+    if cfg.data.world.view != "left" or cfg.data.world.noise:
+        raise ValueError(
+            f"the family {cfg.family} needs a world with view='left' and no pixel noise: it is told who is who"
+        )
+    return cfg.data.world
+
+
+class Oracle(nn.Module):
+    """The true state with who-met-what marked: the observation, own chamber left, and each body's contact, one-hot."""
+
+    trained = False
+
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
+        self.world = _told(cfg)
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> [B, T, F + M K]."""
+        first, kinds, met = self.world.appearance, len(self.world.ladder), []
+        for chamber in chambers(obs, self.world):
+            body = chamber[..., :first].square().sum(-1, keepdim=True) > 0.5
+            met.append((chamber[..., first : first + kinds] * body).sum(-2))
+        return torch.cat([obs, *met], -1)
+
+    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+class Disjoint(nn.Module):
+    """Two reference models of half the size that share nothing: one only ever sees the self's chamber and its actions,
+    one only ever the other's.  z is both states side by side, so no unit codes both bodies."""
+
+    trained = True
+
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
+        self.world = _told(cfg)
+        half = cfg.model_copy(update={"latent": cfg.latent // 2, "width": cfg.width // 2})
+        seen = features // (2 * self.world.size + 1) * self.world.size  # the glass between is left out
+        self.bodies = nn.ModuleDict({name: Recurrent(half, seen) for name in ("self", "other")})
+
+    def _routed(self, obs: Tensor, prev_action: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+        own, other = (half.flatten(-2) for half in chambers(obs, self.world))
+        return [("self", own, prev_action), ("other", other, torch.zeros_like(prev_action))]
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> [B, T, D], the self's half first."""
+        return torch.cat([self.bodies[name].encode(o, a) for name, o, a in self._routed(obs, prev_action)], -1)
+
+    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+        """Those of both models, {self_reconstruction, ...}: [B, T]."""
+        parts = {name: self.bodies[name].losses(o, a) for name, o, a in self._routed(obs, prev_action)}
+        return {f"{name}_{loss}": error for name, own in parts.items() for loss, error in own.items()}

@@ -1,0 +1,46 @@
+"""How often the statistics of `stats` err, on simulated studies whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from . import config, stats
+
+LEVELS = 11  # of similarity, as in the battery
+MARGIN = 0.05
+DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, n: rng.standard_normal(n),
+    "skewed": lambda rng, n: rng.standard_exponential(n) - 1,
+    "heavy-tailed": lambda rng, n: rng.standard_t(5, n),
+    "lower of two means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)) + [0.0, 0.5],
+}
+
+
+def run(cfg: config.Simulations) -> pd.DataFrame:
+    """Rates over simulated studies: statistic, data, n (agents), rate, studies.
+
+    Coverage: how often a 95% interval holds the true mean (of agents drawn as in `DRAWS`); false positives: how often a
+    test at 5% speaks although there is nothing to find (equivalence at its margin, levels without trend).
+    """
+    rows = []
+    for n in cfg.agents:
+        for statistic, data, hits in _studies(cfg, n):
+            rows.append((statistic, data, n, float(np.mean(hits)), cfg.studies))
+    return pd.DataFrame(rows, columns=["statistic", "data", "n", "rate", "studies"])
+
+
+def _studies(cfg: config.Simulations, n: int) -> Iterator[tuple[str, str, list[bool]]]:
+    for data, draw in DRAWS.items():
+        rng = np.random.default_rng([cfg.seed, n])
+        samples = [draw(rng, n) for _ in range(cfg.studies)]
+        for name, expand in ("bootstrap interval", False), ("expanded bootstrap interval", True):
+            found = [stats.interval(x, cfg.resamples, expand) for x in samples]
+            yield f"coverage of the {name}", data, [f.low <= 0 <= f.high for f in found]
+    rng = np.random.default_rng([cfg.seed, n, 1])
+    at_margin = MARGIN + 0.5 * MARGIN * rng.standard_normal((cfg.studies, n))
+    yield "false positives of equivalence", "at the margin", [stats.equivalence(x, MARGIN) < 0.05 for x in at_margin]
+    flat = rng.standard_normal((cfg.studies, n, LEVELS)) + 3 * rng.standard_normal((cfg.studies, n, 1))
+    yield "false positives of Page's test", "no trend", [stats.page(x) < 0.05 for x in flat]
