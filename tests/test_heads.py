@@ -6,6 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vicarious import config, episodes, heads, world
+from vicarious.models import split
+
+MODEL = config.Model(data=config.Episodes(seed=913, episodes=256), family="pixels")
+DATA = episodes.collect(MODEL.data)
 
 
 def forward_view(reward, value, known, t, gamma, lam):
@@ -96,3 +100,43 @@ def test_heads_learn_reward_and_value_where_the_code_tells_everything():
         own = head(z)[..., 0][(data.contact[..., 0] == 3) & (data.contact[..., 1] == 0)]
         theirs = head(z)[..., 0][(data.contact[..., 0] == 0) & (data.contact[..., 1] == 3)]
     assert own.mean() == pytest.approx(1, abs=0.05) and theirs.mean() == pytest.approx(0, abs=0.05)
+
+
+def test_shuffled_lessons_are_rewards_of_other_episodes_and_teach_nothing():
+    own = config.Heads(model=MODEL, exposure=1.0)
+    shuffled = own.model_copy(update={"lessons": "shuffled"})
+    reward, other = heads.taught(own, DATA), heads.taught(shuffled, DATA)
+    assert sorted(map(tuple, reward.tolist())) == sorted(map(tuple, other.tolist())), "the same sequences of rewards"
+    assert (reward != other).any(1).float().mean() > 0.8, "and nearly every episode has another's"
+
+
+def test_uneventful_lessons_are_about_episodes_without_items_in_the_others_chamber():
+    cfg = config.Heads(model=MODEL, lessons="uneventful", updates=50)
+    rows = heads._rows(cfg, DATA, cut := split(len(DATA)))
+    assert rows.shape == (50, cfg.batch) and not DATA.eventful[rows.flatten()].any() and rows.max() < cut
+    assert len(rows.unique()) > 0.8 * int((~DATA.eventful[:cut]).sum()), "and about all of them"
+
+
+def test_held_out_losses_are_kept_from_before_the_end():
+    cfg = config.Heads(model=MODEL, exposure=1.0, width=16, updates=200, batch=32)
+    z = heads.Latents.of(DATA.obs)
+    ((_, found),) = heads.train([cfg], [z], [DATA])
+    assert found["late_reward_loss"] > found["reward_loss"] > 0, "still learning"
+    ((_, same),) = heads.train([cfg], [z], [DATA], stacked=True)
+    assert same["late_reward_loss"] == pytest.approx(found["late_reward_loss"], rel=1e-3), (
+        "stacked weights are written back"
+    )
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stacked):
+    """Each sees inputs and rewards of its own episodes, whoever trains beside it."""
+    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32)
+    cfgs = [own.model_copy(update=u) for u in ({"kappa": 0.5}, {"lessons": "shuffled"}, {"lessons": "uneventful"}, {})]
+    z = heads.Latents.of(DATA.obs)
+    together = heads.train(cfgs, [z] * 4, [DATA] * 4, stacked=stacked)
+    for cfg, (member, _) in zip(cfgs, together, strict=True):
+        ((alone, _),) = heads.train([cfg], [z], [DATA], stacked=False)
+        assert all(
+            torch.allclose(a, b, atol=1e-3) for a, b in zip(alone.parameters(), member.parameters(), strict=True)
+        )

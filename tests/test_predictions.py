@@ -1,13 +1,14 @@
 """The verdict engine on synthetic agents whose verdict is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 
-from vicarious import metrics, predictions
+from vicarious import metrics, predictions, rules
 
 LEVELS = (1.0, 0.9, 0.5, 0.0)
 
@@ -125,7 +126,7 @@ def test_one_failing_condition_is_enough():
 
 def test_it_is_provisional_below_the_planned_number_and_uncalibrated_until_told():
     few = predictions.verdicts(evidence(n=20)).set_index("id")
-    many = predictions.verdicts(evidence(n=40), calibrated=True).set_index("id")
+    many = predictions.verdicts(replace(evidence(n=40), calibrated=True)).set_index("id")
     assert few.provisional["P1a"] and not many.provisional["P1a"]
     assert "not calibrated" in few.note["P1a"] and many.note["P1a"] == ""
 
@@ -167,7 +168,7 @@ def test_thresholds_are_the_preregistered_ones():
         0.95,
         0.1,
     )
-    assert (predictions.CONFIRMATORY, predictions.SWEEP, predictions.FAMILIES) == (40, 20, 10)
+    assert (rules.CONFIRMATORY, rules.SWEEP, rules.FAMILIES) == (40, 20, 10)
 
 
 @pytest.mark.parametrize("found", [None, "some"])

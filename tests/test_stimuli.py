@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vicarious import config, responses, stimuli, world
+from vicarious import calibration, config, responses, stimuli, world
 
 CFG = config.Battery(scenes=64, rollouts=8, levels=3)
 A, C, E = CFG.context, CFG.context + 1, CFG.context + 2
@@ -108,3 +108,33 @@ def test_the_response_table_has_a_row_for_every_condition(filled):
     keys = ["readout", "mover", "similarity", "valence", "contact", "phase", "step"]
     assert len(table) == (1 + 2 * 3) * 3 * 3 * 3 * 2 and not table.duplicated(keys).any()
     assert (table.n_scenes == 8).all() and table["mean"].notna().all()
+
+
+def test_the_others_event_never_changes_the_selfs_return_to_the_last_bit():
+    for mover in ("other", "drifter"):
+        gains = stimuli.true_returns(CFG, scenes := stimuli.make(CFG), mover)
+        own, others = gains.unbind(-1)
+        assert torch.equal(own, own[:1, :1].expand_as(own)), "no item and no contact of the other matters to it"
+        assert not torch.equal(others, others[:1, :1].expand_as(others))
+    own, others = stimuli.true_returns(CFG, scenes, "self").unbind(-1)
+    assert torch.equal(others, others[:1, :1].expand_as(others)) and not torch.equal(own, own[:1, :1].expand_as(own))
+
+
+def test_a_drifter_gains_from_what_it_meets_and_nothing_from_what_it_seeks():
+    """It seeks nothing, so a good item nearby is worth to it what a bad one costs: joy and pain have one slope."""
+    cfg = CFG.model_copy(update={"rollouts": 64})
+    table, _ = responses.returns(
+        cfg, {m: stimuli.true_returns(cfg, stimuli.make(cfg), m) for m in ("other", "drifter")}
+    )
+    slope = calibration.true_slopes(table)["other"]
+    assert slope["joy", "drifter"] == pytest.approx(slope["pain", "drifter"], abs=0.02)
+    assert slope["joy", "other"] > slope["pain", "other"] + 0.02
+
+
+def test_an_agent_that_never_met_an_other_is_shown_one():
+    cfg = config.World(view="left")
+    look, scenes = world.look(cfg, 0), stimuli.make(CFG)
+    for mover in ("self", "other"):
+        met = stimuli.present(scenes, mover, torch.tensor(1.0), cfg, look)[0]
+        never = stimuli.present(scenes, mover, torch.tensor(1.0), cfg.model_copy(update={"solitary": True}), look)[0]
+        assert torch.equal(met, never)

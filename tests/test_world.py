@@ -199,3 +199,14 @@ def test_an_unusable_world_is_refused():
     ):
         with pytest.raises(ValueError):
             config.World(**bad)
+
+
+def test_in_a_solitary_world_nobody_and_nothing_is_in_the_other_chamber(g):
+    cfg = config.World(solitary=True, view="left")
+    look, state = world.look(cfg, 3), world.reset(cfg, 200, g)
+    for _ in range(10):
+        state = world.step(state, world.conduct(state, cfg, g), cfg, g)
+        other = world.observe(state, cfg, look)[:, :, cfg.size + 1 :]
+        assert not other.any() and not state.contact[:, 1].any()
+    both = world.observe(state, cfg.model_copy(update={"solitary": False}), look)
+    assert both[:, :, cfg.size + 1 :, : cfg.appearance].any(), "where there is an other, it is drawn"

@@ -168,9 +168,9 @@ def _banner(parameters: dict[str, chapters.Parameters]) -> str | None:
     parts = {name: ", ".join(f"{k} = {v}" for k, v in changed.items()) for name, changed in changes.items() if changed}
     if not parts:
         return None
-    if len(parts) == len(chapters.CHAPTERS) and len(set(parts.values())) == 1:
+    if len(parts) == sum(bool(c.model_fields) for c in chapters.CHAPTERS.values()) and len(set(parts.values())) == 1:
         parts = {"every chapter": parts.popitem()[1]}
     what = "; ".join(f"{name} with {change}" for name, change in parts.items())
-    quick = any(p.profile == "quick" for p in parameters.values())
+    quick = any(getattr(p, "profile", "") == "quick" for p in parameters.values())
     aside = " The quick profile is too small to be competent: it tests the path, not the claim." if quick else ""
     return f"This is a variant of the paper: {what}. All else is as published.{aside}"

@@ -7,10 +7,11 @@ import math
 from collections import Counter
 from typing import ClassVar, Literal
 
+import pandas as pd
 from pydantic import Field, ValidationError
 
-from . import config, models, study
-from .predictions import Evidence
+from . import calibration, config, models, study
+from .evidence import Evidence
 from .store import Store
 
 
@@ -46,6 +47,19 @@ class Apparatus(Parameters):
         return wanted + [c for c in more if study.agent_columns(c)["seed"] == self.seed and c not in wanted]
 
 
+class Calibration(Parameters):
+    seeds: int = Field(
+        study.PROFILES["paper"].calibration, ge=1, le=1000, description="number of independently trained agents"
+    )
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which precision is read, cos(angle) to the self"
+    )
+    seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
+
+    def cells(self) -> list[config.Stage]:
+        return study.calibration(self.profile, self.seeds)
+
+
 class Similarity(Parameters):
     controls: ClassVar[tuple[str, ...]] = study.FAMILIES
 
@@ -79,11 +93,21 @@ class Verdicts(Parameters):
 
 
 class Cost(Verdicts):
-    pass
+    def cells(self) -> list[config.Stage]:
+        return list(dict.fromkeys([*super().cells(), *study.calibration(self.profile)]))
+
+
+class Preregistration(config.Frozen):
+    """Takes nothing: the rules are the package's own."""
+
+    def cells(self) -> list[config.Stage]:
+        return []
 
 
 CHAPTERS: dict[str, type[Parameters]] = {
+    "preregistration": Preregistration,
     "01-apparatus": Apparatus,
+    "02-calibration": Calibration,
     "03-similarity": Similarity,
     "04-misgeneralisation": Misgeneralisation,
     "verdicts": Verdicts,
@@ -151,6 +175,12 @@ def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     return Evidence.of(study.load(cells, store, "responses"), study.load(cells, store, "measures"), **where)
 
 
+def calibrated(profile: str, store: Store) -> bool:
+    """Whether the instrument passes its own tests, on those of its agents that are at hand."""
+    cells = study.at_hand(study.calibration(profile), store)
+    return bool(cells) and calibration.calibrated(evidence(cells, store))
+
+
 class Source:
     """A chapter's cells, made available: published, cached, or trained now."""
 
@@ -164,7 +194,12 @@ class Source:
         where = {"s": "similarity", "exposure": "exposure"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
-        return evidence(self.cells, self.store, **given, altered=bool(changed))
+        tested = calibrated(self.parameters.profile, self.store)
+        return evidence(self.cells, self.store, **given, altered=bool(changed), calibrated=tested)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One tidy table of every cell that has it."""
+        return study.load(self.cells, self.store, name)
 
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""

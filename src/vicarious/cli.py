@@ -67,6 +67,7 @@ def app() -> None:
 
 
 @app.command()
+@click.argument("name", type=click.Choice(["all", "reference", "calibration"]), default="all")
 @_profile
 @_seeds
 @_workers
@@ -75,8 +76,8 @@ def app() -> None:
 )
 @click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
-def study(profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
-    """Train what is missing of the reference study.
+def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
+    """Train what is missing of a study: reference, calibration, or all.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
@@ -85,7 +86,8 @@ def study(profile: str, seeds: int | None, workers: int, device: str, plan: bool
     from . import study as lab
     from .store import Store
 
-    store, cells, start = Store(), lab.reference(profile, seeds), time.perf_counter()
+    cells = lab.everything(profile, seeds) if name == "all" else lab.STUDIES[name](profile, seeds)
+    store, start = Store(), time.perf_counter()
     if plan:
         _show_plan(cells, store, workers, device)
         return
@@ -120,11 +122,11 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
 @_seeds
 @one_line_errors
 def publish(seeds: int | None) -> None:
-    """Write data/: the reference study's tables and manifest, and the weights of its first five agents."""
+    """Write data/: every study's tables and manifest, and the weights of the first five reference agents."""
     from . import study as lab
     from .store import Store
 
-    store, cells = Store(), lab.reference("paper", seeds)
+    store, cells = Store(), lab.everything("paper", seeds)
     if todo := lab.missing(cells, store):
         raise ValueError(f"{len(todo)} of {len(cells)} cells are missing: run `vicarious study` first")
     for name, size in store.publish(*lab.publication(cells)).items():
@@ -144,7 +146,8 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
     store = Store()
     cells = lab.at_hand(lab.reference(profile, seeds), store)
-    table = predictions.verdicts(chapters.evidence(cells, store, altered=profile != "paper") if cells else None)
+    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
+    table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:
         click.echo(json.dumps(predictions.as_json(table), indent=1))
         return

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import stats
-from .predictions import Evidence
+from . import calibration, stats
+from .evidence import Evidence
 from .world import State
 
 COLOURS = {
@@ -257,6 +257,84 @@ def code_similarity(evidence: Evidence, measures: dict[str, str], mark: float) -
         ax.set_title(title)
         similarity_axis(ax, mark)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def recovery(evidence: Evidence, seeds: dict[str, list[int]], kinds: tuple[str, ...]) -> Figure:
+    """Recovered against planted coupling: rows are heads, columns kinds; one dot an agent, a line per similarity."""
+    fig, axes = plt.subplots(2, len(kinds), figsize=(3.3 * len(kinds), 6.4), sharex=True, sharey=True, squeeze=False)
+    for row, readout in zip(axes, ("reward", "value"), strict=True):
+        for ax, kind in zip(row, kinds, strict=True):
+            ax.plot([-1.1, 1.1], [-1.1, 1.1], color="0.8", lw=1, zorder=0)
+            for s, shade, shift in zip(calibration.LOOKS, ("#8a3b12", "#f0a47d"), (-0.03, 0.03), strict=True):
+                x = calibration.recovered(evidence, readout, seeds[readout], s, kind)
+                ax.scatter(x[..., 0] + shift, x[..., 1], s=9, color=shade, alpha=0.6, label=f"agents, s = {s:g}")
+                mean = x.mean(0)
+                ax.plot(mean[:, 0] + shift, mean[:, 1], "-", color=shade, lw=1.2)
+            ax.set_title(f"{readout} head, {kind}")
+        row[0].set_ylabel("recovered rho")
+    for ax in axes[-1]:
+        ax.set_xlabel("planted coupling kappa")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return fig
+
+
+def truth(predicted: np.ndarray, true: np.ndarray, phases: tuple[str, ...]) -> Figure:
+    """Predicted against true value of self scenes [scenes, phases], one panel a phase."""
+    fig, axes = plt.subplots(1, len(phases), figsize=(3.2 * len(phases), 3.4), sharex=True, sharey=True)
+    ends = [min(predicted.min(), true.min()), max(predicted.max(), true.max())]
+    for ax, phase, x, y in zip(axes, phases, true.T, predicted.T, strict=True):
+        ax.plot(ends, ends, color="0.8", lw=1, zorder=0)
+        ax.scatter(x, y, s=4, color=COLOURS["self"], alpha=0.25, lw=0, rasterized=True)
+        ax.set(title=f"{phase}, r = {np.corrcoef(x, y)[0, 1]:.2f}", xlabel="true value")
+    axes[0].set_ylabel("predicted value")
+    return fig
+
+
+def who_moved(identity: pd.DataFrame, parts: dict[str, pd.DataFrame]) -> Figure:
+    """Left: a reliability diagram of the probe; right: rho of each head, split into confusion and remainder.
+
+    identity: from `codes.reliability`; parts: head -> table of `calibration.confusion`.
+    """
+    fig, axes = plt.subplots(1, 1 + len(parts), figsize=(3.6 * (1 + len(parts)), 4.2))
+    ax, own = axes[0], identity[identity.mover == "other"]
+    ax.plot([0, 1], [0, 1], color="0.8", lw=1, zorder=0)
+    for colour, (name, some) in zip(
+        (COLOURS["self"], COLOURS["other"]),
+        (("identical looks", own[own.similarity == 1]), ("all other looks", own[own.similarity < 1])),
+        strict=True,
+    ):
+        weighted = some.assign(p=some.p_self * some.n_scenes, share=some.share_self * some.n_scenes)
+        at = weighted.groupby("bin")[["p", "share", "n_scenes"]].sum()
+        size = 12 + 160 * at.n_scenes / at.n_scenes.sum()
+        ax.scatter(at.p / at.n_scenes, at.share / at.n_scenes, s=size, color=colour, alpha=0.8, label=name)
+    ax.set(title="who moved", xlabel="predicted probability of self", ylabel="how often it was the self")
+    ax.legend(fontsize=9, loc="upper left")
+    for ax, (readout, table) in zip(axes[1:], parts.items(), strict=True):
+        for value, colour, line in (("rho", COLOURS["other"], "-"), ("confused", COLOURS["self"], "--")):
+            x, y = _levels(table, value)
+            _band(ax, x, y, colour, {"rho": "rho", "confused": "what confusion explains"}[value], line)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set_title(f"{readout} head, p = 0")
+        similarity_axis(ax)
+    axes[1].legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def detectable(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Smallest detectable rho against the number of agents, one line per number of scenes, one panel a head."""
+    fig, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), sharey=True)
+    for ax, (readout, table) in zip(axes, tables.items(), strict=True):
+        counts = sorted(table.scenes.unique())
+        for m, colour in zip(counts, sns.color_palette("flare", len(counts)), strict=True):
+            own = table[table.scenes == m]
+            ax.plot(own.agents, own.smallest, "-o", ms=3, color=colour, label=f"{m} scenes")
+        ax.set(xscale="log", yscale="log", title=f"{readout} head", xlabel="agents")
+        ax.set_xticks(sorted(table.agents.unique()), [str(n) for n in sorted(table.agents.unique())])
+        ax.minorticks_off()
+        ax.grid(color="0.92")
+    axes[0].set_ylabel("smallest detectable rho")
+    axes[-1].legend(fontsize=9)
     return fig
 
 

@@ -124,12 +124,13 @@ def train(
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
     rewards = [taught(c, d) for c, d in zip(cfgs, data, strict=True)]
     index = torch.stack([_rows(c, d, cut) for c, d in zip(cfgs, data, strict=True)], 1)
+    shared = [(id(latents), c.lessons == "uneventful") for c, latents in zip(cfgs, z, strict=True)]  # the same batches
 
     def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        seen = {id(latents): (latents.inputs, own) for latents, own in zip(z, rows, strict=True)}
-        seen = {key: inputs[own] for key, (inputs, own) in seen.items()}  # once per world model
+        seen = {key: (latents.inputs, own) for key, latents, own in zip(shared, z, rows, strict=True)}
+        seen = {key: inputs[own] for key, (inputs, own) in seen.items()}
         return (
-            [seen[id(latents)] for latents in z],
+            [seen[key] for key in shared],
             [r[own] for r, own in zip(rewards, rows, strict=True)],
             [k[own] for k, own in zip(known, rows, strict=True)],
         )

@@ -68,6 +68,8 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for readout, kinds in KINDS.items():
         own = responses[responses.readout == readout]
+        if own.empty:
+            continue
         wide = own.pivot_table(index=index, columns=["contact", "phase", "valence"], values="mean", sort=True)
         valences = np.array(sorted(own.valence.unique()))
         for name, kind in kinds.items():

@@ -38,7 +38,7 @@ NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 
 
 def expanded(n: int, level: float = LEVEL) -> float:
-    """Level at which a bootstrap interval over n agents is as wide as Student's t (Hesterberg 2015).
+    """Level at which a bootstrap interval over n agents is as wide as t makes it (Hesterberg 2015).
 
     Resampling n agents gives a spread that is too small by (n - 1) / n, with the tails of a normal distribution.
     """
@@ -49,8 +49,8 @@ def expanded(n: int, level: float = LEVEL) -> float:
 def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Interval:
     """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a bootstrap interval.
 
-    Bias-corrected and accelerated (Efron 1987) at the `expanded` level, agents resampled whole, fixed generator; a point
-    without variance is its own interval, and where an agent has no value there is none.
+    Bias-corrected and accelerated (Efron 1987) at the `expanded` level, agents resampled whole, fixed generator; a
+    point without variance is its own interval, and where an agent has no value there is none.
     """
     x = np.asarray(x, float)
     x = x[:, None] if x.ndim == 1 else x
@@ -151,10 +151,11 @@ def icc(x: np.ndarray) -> tuple[float, float]:
 
 
 def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Slope, intercept and R2 of the least-squares line of y [agents, levels] on x [levels], all agents together."""
-    x = np.broadcast_to(x, y.shape).ravel()
-    fit = scipy.stats.linregress(x, y.ravel())
-    return float(fit.slope), float(fit.intercept), float(fit.rvalue**2)
+    """Slope, intercept and R2 of the least-squares line of y on x, both [observations]."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = dx @ dy / (dx @ dx)
+    return float(slope), float(y.mean() - slope * x.mean()), float((dx @ dy) ** 2 / ((dx @ dx) * (dy @ dy)))
 
 
 def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:

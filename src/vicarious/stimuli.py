@@ -226,9 +226,9 @@ def present(
 def true_returns(cfg: config.Battery, scenes: Scenes, mover: str = "self") -> Tensor:
     """What each body gains [X, K, n, phases, M] by its own taste, by Monte-Carlo rollouts, in discounted reward.
 
-    E[sum over k >= 1 of gamma^(k-1) r_{t+k}] under scripted conduct (a drifter's moves are random).  Every variant of a
-    scene is rolled out under the same random numbers; the horizon leaves less than 1e-4 of the weight.  V_pi of an agent
-    with coupling kappa is the self's return plus kappa times the other's.
+    E[sum over k >= 1 of gamma^(k-1) r_{t+k}] under scripted conduct (a drifter's moves are random).  All variants of a
+    scene are rolled out under the same random numbers; the horizon leaves less than 1e-4 of the weight.  V_pi of an
+    agent with coupling kappa is the self's return plus kappa times the other's.
     """
     state, _ = instantiate(scenes, mover)
     x, k, n, t = (*scenes.items.shape[1:4], scenes.items.shape[4])

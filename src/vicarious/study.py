@@ -97,7 +97,7 @@ def reference(
 def calibration(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
     """Cells that test the instrument itself (DESIGN 5): planted couplings, negative controls, precision, identity.
 
-    Planted couplings at p = 1, with the reference agents of every exposure, are measured for precision as well.
+    Planted couplings at p = 1 and the reference agents of every exposure are measured for precision as well.
     Shuffled rewards, disjoint encoders and the oracle must be null at p = 1; the latter two at p = 0, uneventful
     lessons, and a world model that never met an other are there to be described.
     """
@@ -122,11 +122,19 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
         cells += [config.Responses(heads=head, battery=battery) for head in [*varied, *others]]
         cells += [config.Precision(heads=head, battery=battery) for head in varied]
         size = {k: v for k, v in sizes.codes.items() if k != "permutations"}
-        cells.append(config.Identity(model=own, battery=battery, **size))
+        cells += [config.Identity(model=own, battery=battery, **size)]
+        cells += [config.Codes(model=own, battery=battery, **sizes.codes)]
     return cells
 
 
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {"reference": reference, "calibration": calibration}
+
+
+def everything(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+    """The cells of all studies, each once; `seeds` is the reference study's, the others have at most as many."""
+    cells = reference(profile, seeds)
+    cells += calibration(profile, None if seeds is None else min(seeds, PROFILES[profile].calibration))
+    return list(dict.fromkeys(cells))
 
 
 def resolve_device(device: str) -> str:
@@ -527,14 +535,15 @@ def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:
 
 
 def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[config.Stage]]:
-    """What is published of a study: every stage's tables, and the weights of the battery and the first agents."""
+    """What is published: every stage's tables, and the weights of battery, true returns and first reference agents."""
     stages: dict[str, config.Stage] = {}
     weights: dict[str, config.Stage] = {}
+    usual = {model_of(cell) for cell in reference(seeds=WEIGHTS)}
     for cell in cells:
         model, head = model_of(cell), getattr(cell, "heads", None)
         if isinstance(model, config.Model) and models.FAMILIES[model.family].trained:
             stages[model.address] = model
-            if model.data.seed < WEIGHTS:
+            if model in usual and (head is None or (head.kappa == 0 and head.lessons == "own")):
                 weights |= {s.address: s for s in (model, head) if s is not None}
         if head is not None:
             stages[head.address] = head

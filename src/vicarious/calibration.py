@@ -1,0 +1,202 @@
+"""Whether the instrument measures what it claims: planted couplings come back and controls stay silent (DESIGN 5).
+
+The conditions are rules like any prediction's; while one of them is not supported, every verdict carries a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from . import metrics, stats
+from .evidence import Evidence
+from .predictions import NULL, R2, RECOVERY, determination, judge, slope
+from .rules import SWEEP, Bar, Criterion, Prediction
+from .study import KAPPAS
+
+SILENT = ("shuffled", "disjoint", "oracle")  # must be null at p = 1
+LOOKS = (0.0, 0.5)  # similarities at which conditions are read: the ends of s <= .5
+TAUGHT = 1.0  # exposure p of planted couplings and of silent controls
+CELL = ["exposure", "kappa"]
+
+
+def recovered(e: Evidence, head: str, seeds: list[int], s: float, kind: str = "empathy") -> np.ndarray:
+    """Planted and recovered coupling [n, couplings, 2] of the given seeds at p = 1."""
+    rho = [e.rho(head, seeds, s=s, kind=kind, exposure=TAUGHT, kappa=kappa) for kappa in KAPPAS]
+    planted = [np.full(len(seeds), kappa) for kappa in KAPPAS]
+    return np.stack([np.stack(planted, 1), np.stack(rho, 1)], -1)
+
+
+def _competent_throughout(e: Evidence, head: str) -> tuple[list[int], list[int]]:
+    """Seeds whose agents pass the head's gate at every planted coupling, and the others."""
+    g = e.gates[(e.gates.readout == head) & (e.gates.family == "recurrent") & (e.gates.exposure == TAUGHT)]
+    passed = g.groupby("seed").agg(passed=("passed", "all"), couplings=("kappa", "nunique"))
+    good = passed.passed & (passed.couplings == len(KAPPAS))
+    return sorted(passed.index[good]), sorted(passed.index[~good])
+
+
+def _everyone(family: str) -> Callable[[Evidence, str], tuple[list[int], list[int]]]:
+    """All seeds of a control, which bypasses the gate."""
+
+    def agents(e: Evidence, head: str) -> tuple[list[int], list[int]]:
+        t = e.coefficients
+        return sorted(t[(t.family == family) & (t.exposure == TAUGHT)].seed.unique()), []
+
+    return agents
+
+
+def _planted(head: str, s: float) -> tuple[Criterion, Criterion]:
+    def values(e: Evidence, seeds: list[int]) -> np.ndarray:
+        return recovered(e, head, seeds, s)
+
+    low, high = 1 - RECOVERY, 1 + RECOVERY
+    off = (Bar("below", low), Bar("above", high))
+    return (
+        Criterion(f"the slope at s = {s:g}", Bar("within", low, high), off, values, slope),
+        Criterion(f"R2 at s = {s:g}", Bar("above", R2), (Bar("below", R2),), values, determination),
+    )
+
+
+def _silent(head: str, family: str, s: float) -> Criterion:
+    def values(e: Evidence, seeds: list[int]) -> np.ndarray:
+        return e.rho(head, seeds, family, s=s, exposure=TAUGHT)
+
+    return Criterion(f"rho at s = {s:g}", Bar("null", NULL), (Bar("above", NULL), Bar("below", -NULL)), values)
+
+
+CONDITIONS = [
+    Prediction(
+        f"planted/{head}",
+        f"A planted coupling comes back from the {head} head",
+        "rho against planted kappa at p = 1, all agents together",
+        "02-calibration",
+        tuple(criterion for s in LOOKS for criterion in _planted(head, s)),
+        head,
+        planned=SWEEP,
+        agents=_competent_throughout,
+    )
+    for head in metrics.KINDS
+] + [
+    Prediction(
+        f"{family}/{head}",
+        f"The {head} head is silent: {claim}",
+        "rho at p = 1",
+        "02-calibration",
+        tuple(_silent(head, family, s) for s in LOOKS),
+        head,
+        family,
+        planned=SWEEP,
+        agents=_everyone(family),
+        identity=False,
+    )
+    for family, claim in zip(
+        SILENT,
+        ("rewards of another episode", "encoders that share nothing, told who is who", "the true state, marked"),
+        strict=True,
+    )
+    for head in metrics.KINDS
+]
+
+
+def conditions(evidence: Evidence | None) -> pd.DataFrame:
+    """One row per condition, as `predictions.verdicts` has them."""
+    return pd.DataFrame([judge(c, evidence) for c in CONDITIONS])
+
+
+def calibrated(evidence: Evidence | None) -> bool:
+    """Whether every condition is supported."""
+    return evidence is not None and all(judge(c, evidence)["verdict"] == "supported" for c in CONDITIONS)
+
+
+def scores(precision: pd.DataFrame, coefficients: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
+    """Coefficients of one kind at similarity s by set and half of scenes: agent columns, readout, set, half, rho.
+
+    precision: from `metrics.scene_slopes` over sets; coefficients: whose true slopes are the denominator.
+    """
+    true = coefficients.drop_duplicates(["readout", "kind"]).set_index(["readout", "kind"]).true_slope
+    t = precision[(precision.mover == "other") & (precision.kind == kind)]
+    parts = []
+    for (number, half), own in t.groupby(["set", "half"]):
+        at = metrics.at_similarity(own.rename(columns={"slope": "rho"}), s)
+        parts.append(at.assign(set=number, half=half))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(rho=found.rho / found.readout.map(lambda r: true[r, kind]))
+
+
+def reliability(scored: pd.DataFrame) -> pd.DataFrame:
+    """Split-half and ICC(2,k) of each readout over the pooled design of couplings and exposures, seeds resampled whole.
+
+    scored: from `scores`.  Columns readout, statistic, estimate, low, high, agents.
+    """
+    rows = []
+    for readout, own in scored.groupby("readout"):
+        halves = own[own.set == 0].pivot_table(index="seed", columns=[*CELL, "half"], values="rho")
+        sets = own.groupby(["seed", *CELL, "set"]).rho.mean().unstack([*CELL, "set"])
+        for name, table, statistic in (
+            ("split-half", halves, stats.split_half),
+            ("ICC(2,k)", sets.sort_index(axis=1), lambda x: stats.icc(x)[1]),
+        ):
+            k = table.columns.get_level_values(-1).nunique()
+            x = table.sort_index(axis=1).to_numpy().reshape(len(table), -1, k)
+            found = stats.interval_of(lambda x, f=statistic, k=k: f(x.reshape(-1, k)), x)
+            rows.append((readout, name, found.estimate, found.low, found.high, x.shape[0] * x.shape[1]))
+    return pd.DataFrame(rows, columns=["readout", "statistic", "estimate", "low", "high", "agents"])
+
+
+def measurement_error(scored: pd.DataFrame) -> pd.DataFrame:
+    """Within each cell: how far an agent's rho moves from one set of scenes to another, and how far agents differ.
+
+    Columns readout, exposure, kappa, n, mean, sd_agents (of their means over sets), error (of one set).
+    """
+    sets = scored.groupby(["readout", *CELL, "seed", "set"]).rho.mean()
+    agents = sets.groupby(level=["readout", *CELL, "seed"]).agg(["mean", "var"])
+    cells = agents.groupby(level=["readout", *CELL])
+    table = pd.DataFrame({"n": cells.size(), "mean": cells["mean"].mean(), "sd_agents": cells["mean"].std()})
+    return table.assign(error=np.sqrt(cells["var"].mean())).reset_index()
+
+
+def detectable(
+    precision: pd.DataFrame, coefficients: pd.DataFrame, readout: str, s: float, scenes: list[int], agents: list[int]
+) -> pd.DataFrame:
+    """Smallest mean rho that agents at p = 0 would show, by number of scenes and of agents (`stats.detectable`)."""
+    scored = scores(precision, coefficients, s)
+    own = scored[(scored.readout == readout) & (scored.exposure == 0) & (scored.kappa == 0)]
+    true = coefficients[(coefficients.readout == readout) & (coefficients.kind == "empathy")].true_slope.iloc[0]
+    p = precision[(precision.readout == readout) & (precision.kind == "empathy") & (precision.mover == "other")]
+    p = p[(p.exposure == 0) & (p.kappa == 0)]
+    within = metrics.at_similarity(p.assign(rho=np.square(p.sd / true)), s).rho.mean()
+    shown = p.n_scenes.iloc[0] * 2 * p["set"].nunique()
+    between = max(0.0, own.groupby("seed").rho.mean().var() - within / shown)
+    return stats.detectable(between, within, np.array(scenes), np.array(agents))
+
+
+def confusion(e: Evidence, head: str, seeds: list[int], exposure: float = 0.0) -> pd.DataFrame:
+    """rho by similarity, split into what taking the other for the self would explain, and the remainder, per agent.
+
+    confused = probability that the mover is the self (calibrated probe) times the coefficient for the self.  Columns
+    seed, similarity, rho, confused, remainder.
+    """
+    t = e.coefficients
+    t = t[(t.readout == head) & (t.kind == "empathy") & (t.family == "recurrent") & (t.kappa == 0)]
+    t = t[np.isclose(t.exposure, exposure) & t.seed.isin(seeds)]
+    own = t[t.mover == "self"].set_index("seed").rho
+    m = e.measures[
+        (e.measures.measure == "p_self") & (e.measures.mover == "other") & (e.measures.family == "recurrent")
+    ]
+    table = t[t.mover == "other"][["seed", "similarity", "rho"]].merge(
+        m[["seed", "similarity", "value"]].rename(columns={"value": "p_self"}), on=["seed", "similarity"]
+    )
+    table["confused"] = table.p_self * table.seed.map(own)
+    return table.assign(remainder=table.rho - table.confused).drop(columns="p_self")
+
+
+def true_slopes(returns: pd.DataFrame) -> pd.DataFrame:
+    """What an event really does to each body's return: slope by kind and mover (index) and body (columns)."""
+    parts = []
+    for body in ("self", "other"):
+        own = returns[returns.readout == body].assign(readout="value")
+        parts.append(metrics.slopes(own.drop(columns=metrics.AGENT, errors="ignore")).assign(body=body))
+    table = pd.concat(parts)
+    return table.pivot_table(index=["kind", "mover"], columns="body", values="slope", sort=False)

@@ -1,0 +1,91 @@
+"""What verdicts are computed from: coefficients, gates and measures of all agents at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .metrics import CONTROLS
+
+S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
+DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Coefficients, gates and measures of all agents at hand, and where they are read.
+
+    altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
+    """
+
+    coefficients: pd.DataFrame
+    gates: pd.DataFrame
+    measures: pd.DataFrame
+    s: float = S
+    exposure: float = P
+    altered: bool = False
+    calibrated: bool = False
+
+    @classmethod
+    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **where) -> Evidence:
+        """From the two tidy tables of a study; the rows of family `truth` are the yardstick."""
+        truth = responses.family == "truth"
+        table = metrics.coefficients(responses[~truth], responses[truth])
+        return cls(table, metrics.competence(table, measures), measures, **where)
+
+    @property
+    def preregistered(self) -> bool:
+        """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
+        return self.s == S and self.exposure == P and not self.altered
+
+    def agents(self, readout: str, family: str = "recurrent") -> tuple[list[int], list[int]]:
+        """Seeds that pass the readout's gate, and those that do not."""
+        g = self.gates
+        g = g[(g.readout == readout) & (g.family == family) & np.isclose(g.exposure, self.exposure) & (g.kappa == 0)]
+        return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
+
+    def rho(
+        self,
+        readout: str,
+        seeds: list[int],
+        family: str = "recurrent",
+        mover: str = "other",
+        s: float | None = None,
+        kind: str = "empathy",
+        exposure: float | None = None,
+        kappa: float = 0.0,
+    ) -> np.ndarray:
+        """Coefficient [n] of the given seeds, in their order; NaN where an agent is missing."""
+        exposure = self.exposure if exposure is None else exposure
+        t = self.coefficients
+        t = t[(t.readout == readout) & (t.family == family) & np.isclose(t.exposure, exposure) & (t.kappa == kappa)]
+        t = t[(t.mover == mover) & (t.kind == kind)]
+        return _per_seed(t, "rho", seeds, self.s if s is None else s)
+
+    def measure(
+        self, name: str, seeds: list[int], family: str = "recurrent", mover: str = "other", s: float | None = None
+    ) -> np.ndarray:
+        """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
+        t_all = self.measures[self.measures.family == family]
+        t = t_all[(t_all.measure == name) & (t_all.mover == mover)]
+        found = _per_seed(t, "value", seeds, self.s if s is None else s)
+        if not name.startswith(("transfer", "null")):
+            return found
+        within = _per_seed(t_all[(t_all.measure == "r2") & (t_all.mover == "self")], "value", seeds, 1.0)
+        return np.where(within >= DECODABLE, found, np.nan)
+
+    def excess(self, readout: str, seeds: list[int], **where) -> np.ndarray:
+        """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed."""
+        own = self.rho(readout, seeds, **where)
+        return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
+
+
+def _per_seed(table: pd.DataFrame, value: str, seeds: list[int], s: float) -> np.ndarray:
+    """`value` at similarity s of each seed, NaN where there is none."""
+    if table.empty:
+        return np.full(len(seeds), np.nan)
+    found = metrics.at_similarity(table[["seed", "similarity", value]], s, value)
+    return found.set_index("seed")[value].reindex(seeds).to_numpy()
