@@ -39,7 +39,7 @@ test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
 quick: $(VENV)/.installed  ## train everything small from nothing and render it (about 4 minutes)
 	@rm -rf _build/quick _build/quick-runs
 	@VICARIOUS_RUNS=_build/quick-runs $(BIN)/vicarious study --profile quick
-	@VICARIOUS_RUNS=_build/quick-runs $(BIN)/vicarious book -p profile quick -p seeds 3 --out _build/quick
+	@VICARIOUS_RUNS=_build/quick-runs $(BIN)/vicarious book -p profile quick --out _build/quick
 
 study: $(VENV)/.installed  ## train what is missing of the published study
 	@$(BIN)/vicarious study

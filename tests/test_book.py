@@ -78,6 +78,16 @@ def test_the_published_study_is_whole_and_competent():
     assert len(weights) >= study.WEIGHTS
 
 
+def test_the_published_calibration_is_whole():
+    store, cells = Store(), study.calibration("paper")
+    assert all(cell.address in store.published["results"] for cell in cells)
+    found = chapters.evidence(cells, store)
+    own = found.gates[(found.gates.family == "recurrent") & (found.gates.exposure == 1)]
+    assert own.groupby(["readout", "kappa"]).size().eq(study.PROFILES["paper"].calibration).all()
+    reward = own[own.readout == "reward"]
+    assert reward.passed.mean() >= metrics.PASSING, "planted agents are competent about themselves"
+
+
 def pins(text):
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.M))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import config, models, study
+from vicarious import calibration, chapters, config, models, study
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -123,6 +123,50 @@ def test_cuda_without_a_gpu_is_one_clear_line():
     with pytest.raises(ValueError, match="no CUDA device"):
         study.resolve_device("cuda")
     assert study.resolve_device("auto") == "cpu"
+
+
+def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
+    cells = study.calibration(seeds=2)
+    heads = {c.heads for c in cells if isinstance(c, config.Responses)}
+    assert {h.kappa for h in heads if h.exposure == 1} == set(study.KAPPAS)
+    planted = {h.model for h in heads if h.kappa or h.lessons != "own"}
+    assert planted == {c.model for c in study.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
+    shown = [tuple(study.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
+    assert len(shown) == len(set(shown)), "no two agents have the same name"
+    own = {c.address for c in study.reference(seeds=2)}
+    assert own & {c.address for c in cells} and len(study.everything(seeds=2)) < len(own) + len(cells)
+
+
+def test_only_reference_agents_are_published_with_weights():
+    tables, weights = study.publication(study.everything(seeds=6))
+    heads = [w for w in weights if isinstance(w, config.Heads)]
+    assert {w.model.data.seed for w in heads} == set(range(study.WEIGHTS))
+    assert all(w.kappa == 0 and w.lessons == "own" and not w.model.data.world.solitary for w in heads)
+    assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
+
+
+def test_calibrating_cells_are_filled_once_and_read_back(tmp_path, monkeypatch):
+    """The whole calibration in miniature: every kind of cell is computed, and a second time nothing is."""
+    tiny = study.Profile(
+        1,
+        1,
+        {"episodes": 128, "frames": 8},
+        {"latent": 8, "width": 16, "updates": 5},
+        {"width": 8, "updates": 5, "batch": 16},
+        {"width": 8, "fit_scenes": 64, "updates": 20},
+        {"scenes": 8, "rollouts": 4, "levels": 3},
+        {"studies": 10, "agents": (10,), "resamples": 99},
+        (5,),
+    )
+    monkeypatch.setitem(study.PROFILES, "tiny", tiny)
+    store, cells = Store(tmp_path / "runs", tmp_path / "data"), study.calibration("tiny")
+    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
+    found = chapters.evidence(cells, store)
+    assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
+    scored = calibration.scores(study.load(cells, store, "precision"), found.coefficients, 0.5)
+    assert len(scored) == 7 * 4 * 2 * 2 and scored.rho.notna().all()
+    assert not chapters.calibrated("tiny", store), "one agent calibrates nothing"
 
 
 def test_the_arithmetic_of_no_stage_changed_without_its_epoch():

@@ -29,8 +29,16 @@ class Parameters(config.Frozen):
     def heads(self) -> dict:
         return {}
 
+    def planned(self) -> int:
+        """Agents that the profile plans for this chapter."""
+        return study.PROFILES[self.profile].seeds
+
     def cells(self) -> list[config.Stage]:
         """Everything the chapter reads."""
+        return self.agents()
+
+    def agents(self) -> list[config.Stage]:
+        """Those of its cells whose agents are judged."""
         return study.reference(self.profile, self.seeds, self.controls, self.exposures(), heads=self.heads())
 
 
@@ -56,8 +64,14 @@ class Calibration(Parameters):
     )
     seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
 
-    def cells(self) -> list[config.Stage]:
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].calibration
+
+    def agents(self) -> list[config.Stage]:
         return study.calibration(self.profile, self.seeds)
+
+    def cells(self) -> list[config.Stage]:
+        return list(dict.fromkeys([*self.agents(), *study.lengths(self.profile, self.seeds)]))
 
 
 class Similarity(Parameters):
@@ -94,7 +108,7 @@ class Verdicts(Parameters):
 
 class Cost(Verdicts):
     def cells(self) -> list[config.Stage]:
-        return list(dict.fromkeys([*super().cells(), *study.calibration(self.profile)]))
+        return list(dict.fromkeys([*self.agents(), *study.calibration(self.profile), *study.lengths(self.profile)]))
 
 
 class Preregistration(config.Frozen):
@@ -164,7 +178,7 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
     if "seeds" in given or not given:
         return parameters
     if parameters.profile != "paper":
-        return parameters.model_copy(update={"seeds": study.PROFILES[parameters.profile].seeds})
+        return parameters.model_copy(update={"seeds": parameters.planned()})
     if not study.missing(parameters.cells(), store):
         return parameters
     return parameters.model_copy(update={"seeds": min(parameters.seeds, study.WEIGHTS)})
@@ -195,11 +209,11 @@ class Source:
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
         tested = calibrated(self.parameters.profile, self.store)
-        return evidence(self.cells, self.store, **given, altered=bool(changed), calibrated=tested)
+        return evidence(self.parameters.agents(), self.store, **given, altered=bool(changed), calibrated=tested)
 
     def table(self, name: str) -> pd.DataFrame:
-        """One tidy table of every cell that has it."""
-        return study.load(self.cells, self.store, name)
+        """One tidy table of every cell that has it and whose agent is judged."""
+        return study.load(self.parameters.agents(), self.store, name)
 
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""

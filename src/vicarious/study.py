@@ -54,19 +54,21 @@ class Profile:
     codes: dict
     battery: dict
     simulations: dict
+    lengths: tuple[int, ...]
 
 
 PROFILES = {
-    "paper": Profile(40, 5, {}, {}, {}, {}, {}, {}),
+    "paper": Profile(40, 5, {}, {}, {}, {}, {}, {}, (1000, 2000, 4000, 8000, 16000)),
     "quick": Profile(
         3,
-        3,
+        2,
         {"episodes": 4096},
         {"updates": 600},
         {"updates": 600},
         {"fit_scenes": 1024},
         {"scenes": 64, "rollouts": 64},
         {"studies": 100, "resamples": 499},
+        (300, 600),
     ),
 }
 
@@ -127,13 +129,28 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
     return cells
 
 
-STUDIES: dict[str, Callable[..., list[config.Stage]]] = {"reference": reference, "calibration": calibration}
+def lengths(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+    """Reference agents at p = 0 whose heads were trained for shorter and longer, and the battery."""
+    sizes = PROFILES[profile]
+    cells = []
+    for updates in sizes.lengths:
+        count = sizes.calibration if seeds is None else seeds
+        cells += reference(profile, count, ("recurrent",), (0.0,), heads={"updates": updates})
+    return list(dict.fromkeys(c for c in cells if not isinstance(c, config.Codes)))
+
+
+STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
+    "reference": reference,
+    "calibration": calibration,
+    "lengths": lengths,
+}
 
 
 def everything(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
     """The cells of all studies, each once; `seeds` is the reference study's, the others have at most as many."""
     cells = reference(profile, seeds)
-    cells += calibration(profile, None if seeds is None else min(seeds, PROFILES[profile].calibration))
+    few = None if seeds is None else min(seeds, PROFILES[profile].calibration)
+    cells += [*calibration(profile, few), *lengths(profile, few)]
     return list(dict.fromkeys(cells))
 
 
@@ -539,11 +556,12 @@ def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[con
     stages: dict[str, config.Stage] = {}
     weights: dict[str, config.Stage] = {}
     usual = {model_of(cell) for cell in reference(seeds=WEIGHTS)}
+    own = {cell.heads for cell in reference(seeds=WEIGHTS) if isinstance(cell, config.Responses)}
     for cell in cells:
         model, head = model_of(cell), getattr(cell, "heads", None)
         if isinstance(model, config.Model) and models.FAMILIES[model.family].trained:
             stages[model.address] = model
-            if model in usual and (head is None or (head.kappa == 0 and head.lessons == "own")):
+            if model in usual and (head is None or head in own):
                 weights |= {s.address: s for s in (model, head) if s is not None}
         if head is not None:
             stages[head.address] = head
