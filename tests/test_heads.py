@@ -112,7 +112,7 @@ def test_shuffled_lessons_are_rewards_of_other_episodes_and_teach_nothing():
 
 def test_uneventful_lessons_are_about_episodes_without_items_in_the_others_chamber():
     cfg = config.Heads(model=MODEL, lessons="uneventful", updates=50)
-    rows = heads._rows(cfg, DATA, cut := split(len(DATA)))
+    rows = heads._rows(cfg, DATA, cut := split(len(DATA)), cfg.updates)
     assert rows.shape == (50, cfg.batch) and not DATA.eventful[rows.flatten()].any() and rows.max() < cut
     assert len(rows.unique()) > 0.8 * int((~DATA.eventful[:cut]).sum()), "and about all of them"
 

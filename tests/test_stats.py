@@ -99,11 +99,13 @@ def test_a_prediction_interval_holds_one_more_family(rng):
 
 
 def test_the_smallest_detectable_effect_is_found_four_times_of_five(rng):
-    table = stats.detectable(0.01, 0.64, np.array([64]), np.array([20]))
+    table = stats.detectable(0.01, 0.64, 0.0, np.array([64]), np.array([20]))
     effect = table.smallest.iloc[0]
     x = effect + np.sqrt(0.01 + 0.64 / 64) * rng.normal(size=(4000, 20))
     assert np.mean(scipy.stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
-    assert effect == pytest.approx(stats.detectable(0.02, 0.0, np.array([1]), np.array([20])).smallest.iloc[0])
+    assert effect == pytest.approx(stats.detectable(0.02, 0.0, 0.0, np.array([1]), np.array([20])).smallest.iloc[0])
+    many = stats.detectable(0.01, 0.64, 0.64, np.array([64]), np.array([10, 1000])).smallest
+    assert many.iloc[1] > 2 * 0.1, "what all agents share in a scene stays, however many there are"
 
 
 def test_intervals_and_tests_err_as_often_as_they_say(capsys):

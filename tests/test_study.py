@@ -152,11 +152,10 @@ def test_calibrating_cells_are_filled_once_and_read_back(tmp_path, monkeypatch):
         1,
         {"episodes": 128, "frames": 8},
         {"latent": 8, "width": 16, "updates": 5},
-        {"width": 8, "updates": 5, "batch": 16},
+        {"width": 8, "updates": 5, "batch": 16, "reward_updates": 5},
         {"width": 8, "fit_scenes": 64, "updates": 20},
         {"scenes": 8, "rollouts": 4, "levels": 3},
         {"studies": 10, "agents": (10,), "resamples": 99},
-        (5,),
     )
     monkeypatch.setitem(study.PROFILES, "tiny", tiny)
     store, cells = Store(tmp_path / "runs", tmp_path / "data"), study.calibration("tiny")

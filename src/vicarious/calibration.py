@@ -6,12 +6,13 @@ The conditions are rules like any prediction's; while one of them is not support
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from . import metrics, stats
-from .evidence import Evidence
+from .evidence import Evidence, S
 from .predictions import NULL, R2, RECOVERY, determination, judge, slope
 from .rules import SWEEP, Bar, Criterion, Prediction
 from .study import KAPPAS
@@ -35,6 +36,16 @@ def _competent_throughout(e: Evidence, head: str) -> tuple[list[int], list[int]]
     passed = g.groupby("seed").agg(passed=("passed", "all"), couplings=("kappa", "nunique"))
     good = passed.passed & (passed.couplings == len(KAPPAS))
     return sorted(passed.index[good]), sorted(passed.index[~good])
+
+
+def _competent(family: str) -> Callable[[Evidence, str], tuple[list[int], list[int]]]:
+    """Seeds of a control that pass its head's gate when taught, and the others: who knows nothing is silent too."""
+
+    def agents(e: Evidence, head: str) -> tuple[list[int], list[int]]:
+        g = e.gates[(e.gates.readout == head) & (e.gates.family == family) & (e.gates.exposure == TAUGHT)]
+        return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
+
+    return agents
 
 
 def _everyone(family: str) -> Callable[[Evidence, str], tuple[list[int], list[int]]]:
@@ -88,7 +99,7 @@ CONDITIONS = [
         head,
         family,
         planned=SWEEP,
-        agents=_everyone(family),
+        agents=_everyone(family) if family == "shuffled" else _competent(family),
         identity=False,
     )
     for family, claim in zip(
@@ -102,12 +113,13 @@ CONDITIONS = [
 
 def conditions(evidence: Evidence | None) -> pd.DataFrame:
     """One row per condition, as `predictions.verdicts` has them."""
+    evidence = evidence and replace(evidence, s=S)  # conditions are read at similarities of their own
     return pd.DataFrame([judge(c, evidence) for c in CONDITIONS])
 
 
 def calibrated(evidence: Evidence | None) -> bool:
     """Whether every condition is supported."""
-    return evidence is not None and all(judge(c, evidence)["verdict"] == "supported" for c in CONDITIONS)
+    return evidence is not None and bool((conditions(evidence).verdict == "supported").all())
 
 
 def scores(precision: pd.DataFrame, coefficients: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
@@ -157,19 +169,15 @@ def measurement_error(scored: pd.DataFrame) -> pd.DataFrame:
     return table.assign(error=np.sqrt(cells["var"].mean())).reset_index()
 
 
-def detectable(
-    precision: pd.DataFrame, coefficients: pd.DataFrame, readout: str, s: float, scenes: list[int], agents: list[int]
-) -> pd.DataFrame:
-    """Smallest mean rho that agents at p = 0 would show, by number of scenes and of agents (`stats.detectable`)."""
-    scored = scores(precision, coefficients, s)
+def detectable(scored: pd.DataFrame, shown: int, readout: str, scenes: list[int], agents: list[int]) -> pd.DataFrame:
+    """Smallest mean rho that agents at p = 0 would show, by number of scenes and of agents (`stats.detectable`).
+
+    scored: from `scores`, every half of a set with `shown` scenes.  All agents see the same scenes, so that what is
+    particular to a scene is shared by them and does not average out over agents.
+    """
     own = scored[(scored.readout == readout) & (scored.exposure == 0) & (scored.kappa == 0)]
-    true = coefficients[(coefficients.readout == readout) & (coefficients.kind == "empathy")].true_slope.iloc[0]
-    p = precision[(precision.readout == readout) & (precision.kind == "empathy") & (precision.mover == "other")]
-    p = p[(p.exposure == 0) & (p.kappa == 0)]
-    within = metrics.at_similarity(p.assign(rho=np.square(p.sd / true)), s).rho.mean()
-    shown = p.n_scenes.iloc[0] * 2 * p["set"].nunique()
-    between = max(0.0, own.groupby("seed").rho.mean().var() - within / shown)
-    return stats.detectable(between, within, np.array(scenes), np.array(agents))
+    parts = stats.components(own.pivot_table(index="seed", columns=["set", "half"], values="rho").to_numpy())
+    return stats.detectable(parts.rows, shown * parts.rest, shown * parts.columns, np.array(scenes), np.array(agents))
 
 
 def confusion(e: Evidence, head: str, seeds: list[int], exposure: float = 0.0) -> pd.DataFrame:

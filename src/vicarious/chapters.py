@@ -71,7 +71,8 @@ class Calibration(Parameters):
         return study.calibration(self.profile, self.seeds)
 
     def cells(self) -> list[config.Stage]:
-        return list(dict.fromkeys([*self.agents(), *study.lengths(self.profile, self.seeds)]))
+        usual = study.reference(self.profile, self.seeds, exposures=(0.0,))
+        return list(dict.fromkeys([*self.agents(), *usual]))
 
 
 class Similarity(Parameters):
@@ -108,7 +109,7 @@ class Verdicts(Parameters):
 
 class Cost(Verdicts):
     def cells(self) -> list[config.Stage]:
-        return list(dict.fromkeys([*self.agents(), *study.calibration(self.profile), *study.lengths(self.profile)]))
+        return list(dict.fromkeys([*self.agents(), *study.calibration(self.profile)]))
 
 
 class Preregistration(config.Frozen):

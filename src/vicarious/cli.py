@@ -67,7 +67,7 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("name", type=click.Choice(["all", "reference", "calibration", "lengths"]), default="all")
+@click.argument("name", type=click.Choice(["all", "reference", "calibration"]), default="all")
 @_profile
 @_seeds
 @_workers
@@ -77,7 +77,7 @@ def app() -> None:
 @click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
 def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
-    """Train what is missing of a study: reference, calibration, lengths (of the heads' training), or all.
+    """Train what is missing of a study: reference, calibration, or all.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA

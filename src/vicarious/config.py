@@ -117,6 +117,9 @@ class Heads(Stage):
     model: Model
     exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
     kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
+    apart: bool = Field(False, description="each head trains by itself, the reward model by a schedule of its own")
+    reward_updates: int = Field(8000, ge=1, description="of the reward model, where heads train apart")
+    reward_rate: float = Field(1e-2, gt=0, description="of the reward model, where heads train apart")
     lessons: Literal["own", "shuffled", "uneventful"] = Field(
         "own",
         description="own: own reward; shuffled: that of another episode; uneventful: own reward, and only episodes "

@@ -321,23 +321,6 @@ def who_moved(identity: pd.DataFrame, parts: dict[str, pd.DataFrame]) -> Figure:
     return fig
 
 
-def lengths(tables: dict[str, pd.DataFrame], reference: int) -> Figure:
-    """rho and competence against how long the heads trained; tables: head -> seed, updates, rho, own."""
-    fig, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), sharey=True)
-    for ax, (readout, table) in zip(axes, tables.items(), strict=True):
-        for value, colour, label in (("own", COLOURS["self"], "own slope"), ("rho", COLOURS["other"], "rho")):
-            wide = table.pivot(index="seed", columns="updates", values=value)
-            _band(ax, wide.columns.to_numpy(), wide.to_numpy(), colour, label)
-        ax.axvline(reference, color="0.75", lw=0.8, zorder=0)
-        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-        counts = sorted(table.updates.unique())
-        ax.set(xscale="log", title=f"{readout} head, p = 0", xlabel="updates of the heads")
-        ax.set_xticks(counts, [f"{n:,}" for n in counts])
-        ax.minorticks_off()
-    axes[0].legend(fontsize=9)
-    return fig
-
-
 def detectable(tables: dict[str, pd.DataFrame]) -> Figure:
     """Smallest detectable rho against the number of agents, one line per number of scenes, one panel a head."""
     fig, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), sharey=True)

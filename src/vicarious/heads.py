@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -92,12 +93,16 @@ def masked_mean(error: Tensor, mask: Tensor, count: int) -> Tensor:
 
 def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, Tensor]:
     """Mean squared errors {reward, value} of predictions out [B, T, 2] over labelled frames; reward, known [B, T]."""
+    return {name: loss(name, out[..., i], reward, known, cfg) for i, name in enumerate(READOUTS)}
+
+
+def loss(readout: str, out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> Tensor:
+    """Mean squared error of one head's predictions out [B, T]: of the reward, or of its TD(lambda) targets."""
     count = int(LABELS * known.numel())
-    target, exists = lambda_returns(reward, out[..., 1].detach(), known, cfg.gamma, cfg.lam)
-    return {
-        "reward": masked_mean((out[..., 0] - reward).square(), known, count),
-        "value": masked_mean((out[..., 1] - target).square(), exists, count),
-    }
+    if readout == "reward":
+        return masked_mean((out - reward).square(), known, count)
+    target, exists = lambda_returns(reward, out.detach(), known, cfg.gamma, cfg.lam)
+    return masked_mean((out - target).square(), exists, count)
 
 
 def alike(cfg: config.Heads) -> str:
@@ -123,7 +128,6 @@ def train(
     members = [_fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
     rewards = [taught(c, d) for c, d in zip(cfgs, data, strict=True)]
-    index = torch.stack([_rows(c, d, cut) for c, d in zip(cfgs, data, strict=True)], 1)
     shared = [(id(latents), c.lessons == "uneventful") for c, latents in zip(cfgs, z, strict=True)]  # the same batches
 
     def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -137,34 +141,46 @@ def train(
 
     stacked = population.stacks(z[0].inputs.device) if stacked is None else stacked
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
-    late: list[dict[str, float]] = []
+    late: list[dict[str, float]] = [{} for _ in cfgs]
 
-    def look() -> None:
-        late.extend(
-            evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
-            for m, latents, r, k in zip(trained, z, rewards, known, strict=True)
+    def look(names: tuple[str, ...]) -> None:
+        parts = zip(late, trained, z, rewards, known, strict=True)
+        for kept, m, latents, r, k in parts:
+            found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
+            kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(names)}
+
+    for names, updates, rate in _schedules(cfg):
+        parts = [m.nets[names[0]] if cfg.apart else m for m in trained]
+
+        def objective(part: nn.Module, x: Tensor, *labels: Tensor, names: tuple[str, ...] = names) -> Tensor:
+            if cfg.apart:
+                return loss(names[0], part(x)[..., 0].float(), *labels, cfg)
+            return sum(losses(part.read(x), *labels, cfg).values())
+
+        population.train(
+            parts,
+            objective,
+            draw,
+            torch.stack([_rows(c, d, cut, updates) for c, d in zip(cfgs, data, strict=True)], 1),
+            rate,
+            cfg.weight_decay,
+            stacked=stacked,
+            at={max(1, int(LATE * updates)): partial(look, names)},
+            label=f"{len(cfgs)} x {' and '.join(names)} on {cfg.model.family}, seed {cfg.model.data.seed}",
+            quiet=quiet,
         )
-
-    population.train(
-        trained,
-        lambda heads, x, *labels: sum(losses(heads.read(x), *labels, cfg).values()),
-        draw,
-        index,
-        cfg.rate,
-        cfg.weight_decay,
-        stacked=stacked,
-        at={max(1, int(LATE * cfg.updates)): look},
-        label=f"{len(cfgs)} pairs of heads on {cfg.model.family}, seed {cfg.model.data.seed}",
-        quiet=quiet,
-    )
     members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
     return [
-        (
-            m.requires_grad_(False).eval(),
-            evaluate(m, latents.held_out, r[cut:], k[cut:], cfg) | {f"late_{name}": x for name, x in before.items()},
-        )
+        (m.requires_grad_(False).eval(), evaluate(m, latents.held_out, r[cut:], k[cut:], cfg) | before)
         for m, latents, r, k, before in zip(members, z, rewards, known, late, strict=True)
     ]
+
+
+def _schedules(cfg: config.Heads) -> list[tuple[tuple[str, ...], int, float]]:
+    """Which heads train together, for how many updates and at what rate."""
+    if not cfg.apart:
+        return [(READOUTS, cfg.updates, cfg.rate)]
+    return [(("reward",), cfg.reward_updates, cfg.reward_rate), (("value",), cfg.updates, cfg.rate)]
 
 
 def taught(cfg: config.Heads, data: Batch) -> Tensor:
@@ -176,9 +192,9 @@ def taught(cfg: config.Heads, data: Batch) -> Tensor:
     return reward[torch.randperm(len(reward), generator=g).to(reward.device)]
 
 
-def _rows(cfg: config.Heads, data: Batch, cut: int) -> Tensor:
+def _rows(cfg: config.Heads, data: Batch, cut: int, updates: int) -> Tensor:
     """Episodes [updates, batch] that heads see: any, or only those in which the other's chamber holds nothing."""
-    rows = batches(cfg.model.data.seed, "heads/batches", cfg, cut)
+    rows = batches(cfg.model.data.seed, "heads/batches", cfg.model_copy(update={"updates": updates}), cut)
     if cfg.lessons != "uneventful":
         return rows
     pool = (~data.eventful[:cut]).nonzero().squeeze(1).cpu()

@@ -137,7 +137,8 @@ def _rows() -> list[Prediction]:
         Prediction(
             "P3",
             "The more similar the target, the more of it",
-            "Page's trend of rho over angle; rho(.9) - rho(0); patch along the self-other axis minus random axes",
+            "Page's trend of rho over angle; rho(.9) - rho(0); patch along the self-other axis minus norm-matched "
+            "random axes",
             "05-continuity",
             (
                 Criterion("rho(.9) - rho(0)", Bar("above", MARGIN), (Bar("below", MARGIN),)),
@@ -158,7 +159,7 @@ def _rows() -> list[Prediction]:
             "P4",
             "Empathy is a continuous spectrum",
             "smooth curve in angle against the best step, leave-one-out, per agent; largest adjacent jump; likewise "
-            "along latent interpolation",
+            "along latent interpolation; pixels' own score beside it",
             "05-continuity",
             (
                 Criterion("the smooth curve's lead", Bar("more than 2 SE above", 0)),
@@ -202,7 +203,8 @@ def _rows() -> list[Prediction]:
         Prediction(
             "P7",
             "Test stimuli shown during training measure its extent and kinds precisely",
-            "split-half; ICC; slope and R2 of planted kappa; kinds; prediction at 20% of training",
+            "split-half; ICC; slope and R2 of planted kappa (s <= .5); kinds; prediction of the final score at 20% of "
+            "training, out of seed",
             "08-stimuli",
             (
                 Criterion(
@@ -260,7 +262,8 @@ def _rows() -> list[Prediction]:
         Prediction(
             "B",
             "(objection) Labelled experience extinguishes it",
-            "rho of heads converged at p = 0, switched to p = 1, ten times past convergence",
+            "rho of heads converged at p = 0, switched to p = 1, ten times past convergence; half-life against p and s "
+            "reported",
             "09-extinction",
             (Criterion("rho", Bar("null", NULL), (Bar("above", NULL),)),),
             "reward",
@@ -334,7 +337,7 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     confused = prediction.identity and not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
     notes = ["confusion: identity is not decodable"] if confused else []
     if used < metrics.PASSING * planned:
-        notes.append(f"gate: {len(passed)} of {planned} agents competent")
+        notes.append(f"gate: {used} of {planned} agents competent and complete")
     if lost:
         notes.append(f"no value for agents {lost}")
     if used < MINIMUM:

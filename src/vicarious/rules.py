@@ -69,6 +69,9 @@ class Bar:
                 return max(
                     Bar("above", self.value).p(found, values, plain), Bar("below", self.upper).p(found, values, plain)
                 )
+            case "more than 2 SE above":
+                t = (values.mean() - self.value) / (values.std(ddof=1) / np.sqrt(len(values)))
+                return float(min(1.0, 2 * scipy.stats.norm.sf(t)))
         side = "below" if self.kind in ("below", "at most") else "above"
         if plain:
             return stats.p_beyond(values, self.value, side)
@@ -222,9 +225,12 @@ class Prediction:
         against = [m for m in measured if m.criterion.contradicts]
         p_for, p_against = [m.p_for() for m in counted], [m.p_against() for m in against]
         above = max(p_for) if self.support_by == "all" else min(1.0, min(p_for) * len(p_for))
-        below = max(p_against) if self.contradict_by == "all" else min(1.0, min(p_against) * len(p_against))
-        if (all if self.support_by == "all" else any)(m.supported for m in counted):
-            return "supported", above
-        if (any if self.contradict_by == "any" else all)(m.contradicted for m in against):
-            return "contradicted", below
-        return "inconclusive", min(above, below)
+        if self.contradict_by == "all":
+            below = max(p_against, default=1.0)
+        else:
+            below = min(1.0, min(p_against, default=1.0) * len(p_against))
+        yes = (all if self.support_by == "all" else any)(m.supported for m in counted)
+        no = bool(against) and (any if self.contradict_by == "any" else all)(m.contradicted for m in against)
+        if yes == no:  # neither, or a slope that is above zero and null at once
+            return "inconclusive", min(above, below)
+        return ("supported", above) if yes else ("contradicted", below)

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from . import config, stats
+from .predictions import slope
 
+KAPPAS = np.array([-1.0, 0.0, 0.25, 0.5, 1.0])
 LEVELS = 11  # of similarity, as in the battery
 MARGIN = 0.05
 DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -16,6 +18,7 @@ DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "skewed": lambda rng, n: rng.standard_exponential(n) - 1,
     "heavy-tailed": lambda rng, n: rng.standard_t(5, n),
     "lower of two means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)) + [0.0, 0.5],
+    "lower of two equal means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)),
 }
 
 
@@ -39,6 +42,12 @@ def _studies(cfg: config.Simulations, n: int) -> Iterator[tuple[str, str, list[b
         for name, expand in ("bootstrap interval", False), ("expanded bootstrap interval", True):
             found = [stats.interval(x, cfg.resamples, expand) for x in samples]
             yield f"coverage of the {name}", data, [f.low <= 0 <= f.high for f in found]
+    rng = np.random.default_rng([cfg.seed, n, 2])
+    own = 1 + 0.1 * rng.standard_normal((cfg.studies, n, 1))
+    rho = own * KAPPAS + 0.2 * rng.standard_normal((cfg.studies, n, 1)) + 0.1 * rng.standard_normal((cfg.studies, n, 5))
+    x = np.stack([np.broadcast_to(KAPPAS, rho.shape), rho], -1)
+    found = [stats.interval_of(slope, study, cfg.resamples) for study in x]
+    yield "coverage of the expanded bootstrap interval", "a line's slope", [f.low <= 1 <= f.high for f in found]
     rng = np.random.default_rng([cfg.seed, n, 1])
     at_margin = MARGIN + 0.5 * MARGIN * rng.standard_normal((cfg.studies, n))
     yield "false positives of equivalence", "at the margin", [stats.equivalence(x, MARGIN) < 0.05 for x in at_margin]

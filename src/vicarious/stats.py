@@ -35,6 +35,7 @@ class Interval:
 
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+FEW = 5  # agents below which nothing is resampled
 
 
 def expanded(n: int, level: float = LEVEL) -> float:
@@ -49,8 +50,9 @@ def expanded(n: int, level: float = LEVEL) -> float:
 def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Interval:
     """Mean over agents of x [n], or the lowest of the column means of x [n, columns], with a bootstrap interval.
 
-    Bias-corrected and accelerated (Efron 1987) at the `expanded` level, agents resampled whole, fixed generator; a
-    point without variance is its own interval, and where an agent has no value there is none.
+    Bias-corrected and accelerated (Efron 1987) at the `expanded` level, agents resampled whole, fixed generator; with
+    fewer than `FEW` agents Student's t.  A point without variance is its own interval, and where an agent has no value
+    there is none.
     """
     x = np.asarray(x, float)
     x = x[:, None] if x.ndim == 1 else x
@@ -60,6 +62,11 @@ def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Inter
     if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
         return Interval(estimate, estimate, estimate, len(x))
 
+    if len(x) < FEW:
+        lowest_column = x[:, x.mean(0).argmin()]
+        half = scipy.stats.sem(lowest_column) * scipy.stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)
+        return Interval(estimate, estimate - float(half), estimate + float(half), len(x))
+
     def lowest(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.stack([np.mean(c, axis=axis) for c in columns]).min(axis=0)
 
@@ -67,11 +74,16 @@ def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Inter
 
 
 def interval_of(statistic: Callable[[np.ndarray], float], x: np.ndarray, resamples: int = 1999) -> Interval:
-    """Any statistic of x [n, ...] with a bootstrap interval as `interval` has it: the first axis is resampled."""
+    """Any statistic of x [n, ...] with a bootstrap interval as `interval` has it: the first axis is resampled.
+
+    With fewer than `FEW` agents there is none.
+    """
     x = np.asarray(x, float)
-    if len(x) < 2 or not np.isfinite(x).all():
+    if len(x) < FEW or not np.isfinite(x).all():
         return NOTHING
     estimate = float(statistic(x))
+    if np.ptp(x, axis=0).max() < 1e-12:
+        return Interval(estimate, estimate, estimate, len(x))
     low, high = _bca((np.arange(len(x)),), lambda index: statistic(x[index]), resamples, False, True)
     return Interval(estimate, low, high, len(x))
 
@@ -135,17 +147,40 @@ def split_half(halves: np.ndarray) -> float:
     return float(2 * r / (1 + r))
 
 
+@dataclass(frozen=True)
+class Components:
+    """Variances of rows, of columns, and of what is left, in a two-way table without replication."""
+
+    rows: float
+    columns: float
+    rest: float
+
+
+def components(x: np.ndarray) -> Components:
+    """Variance components of x [rows, columns] by the analysis of variance, negative ones set to 0."""
+    n, k = x.shape
+    if n < 2 or not np.isfinite(x).all():
+        return Components(np.nan, np.nan, np.nan)
+    rows, columns, error = _mean_squares(x)
+    return Components(max(0.0, (rows - error) / k), max(0.0, (columns - error) / n), error)
+
+
+def _mean_squares(x: np.ndarray) -> tuple[float, float, float]:
+    n, k = x.shape
+    grand = x.mean()
+    rest = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + grand
+    rows = k * np.square(x.mean(1) - grand).sum() / (n - 1)
+    columns = n * np.square(x.mean(0) - grand).sum() / (k - 1)
+    return float(rows), float(columns), float(np.square(rest).sum() / ((n - 1) * (k - 1)))
+
+
 def icc(x: np.ndarray) -> tuple[float, float]:
     """ICC(2,1) and ICC(2,k) of x [agents, k]: absolute agreement of one, and of the mean of k, random sets of scenes.
 
     Two-way random effects without replication (Shrout & Fleiss 1979, p. 423).
     """
     n, k = x.shape
-    grand = x.mean()
-    rows = k * np.square(x.mean(1) - grand).sum() / (n - 1)
-    columns = n * np.square(x.mean(0) - grand).sum() / (k - 1)
-    rest = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + grand
-    error = np.square(rest).sum() / ((n - 1) * (k - 1))
+    rows, columns, error = _mean_squares(x)
     single = (rows - error) / (rows + (k - 1) * error + k * (columns - error) / n)
     return float(single), float((rows - error) / (rows + (columns - error) / n))
 
@@ -172,6 +207,8 @@ def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance at its boundary of zero is an answer, not a failure
         fit = MixedLM(y, design, group, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
+    if not fit.converged:
+        return NOTHING
     half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * fit.bse_fe[1]
     return Interval(float(fit.fe_params[1]), float(fit.fe_params[1] - half), float(fit.fe_params[1] + half), n)
 
@@ -191,18 +228,19 @@ def prediction_interval(effects: np.ndarray, variances: np.ndarray) -> Interval:
 
 
 def detectable(
-    between: float, within: float, scenes: np.ndarray, agents: np.ndarray, power: float = 0.8
+    between: float, within: float, shared: float, scenes: np.ndarray, agents: np.ndarray, power: float = 0.8
 ) -> pd.DataFrame:
     """Smallest mean over agents that a two-sided t test at 5% finds with this power, for scenes x agents.
 
-    between: variance of agents' true values; within: variance of one scene's value about its agent's.  Columns scenes,
-    agents, smallest.  Solved on the noncentral t distribution.
+    Variances: `between` agents; `within`, of one scene's value about its agent's and its own mean; `shared`, of a
+    scene's mean over agents, which all agents have in common.  Columns scenes, agents, smallest (noncentral t).
     """
     from statsmodels.stats.power import TTestPower
 
     rows = []
-    for m in scenes:
-        for n in agents:
-            effect = TTestPower().solve_power(None, nobs=n, alpha=1 - LEVEL, power=power, alternative="two-sided")
-            rows.append((m, n, float(effect) * np.sqrt(between + within / m)))
+    for n in agents:
+        effect = TTestPower().solve_power(None, nobs=n, alpha=1 - LEVEL, power=power, alternative="two-sided")
+        for m in scenes:
+            error = np.sqrt((between + within / m) / n + shared / m)
+            rows.append((m, n, float(effect) * np.sqrt(n) * error))
     return pd.DataFrame(rows, columns=["scenes", "agents", "smallest"])

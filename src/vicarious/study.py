@@ -54,21 +54,19 @@ class Profile:
     codes: dict
     battery: dict
     simulations: dict
-    lengths: tuple[int, ...]
 
 
 PROFILES = {
-    "paper": Profile(40, 5, {}, {}, {}, {}, {}, {}, (1000, 2000, 4000, 8000, 16000)),
+    "paper": Profile(40, 3, {}, {}, {}, {}, {}, {}),
     "quick": Profile(
         3,
         2,
         {"episodes": 4096},
         {"updates": 600},
-        {"updates": 600},
+        {"updates": 600, "reward_updates": 1200},
         {"fit_scenes": 1024},
         {"scenes": 64, "rollouts": 64},
         {"studies": 100, "resamples": 499},
-        (300, 600),
     ),
 }
 
@@ -99,7 +97,8 @@ def reference(
 def calibration(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
     """Cells that test the instrument itself (DESIGN 5): planted couplings, negative controls, precision, identity.
 
-    Planted couplings at p = 1 and the reference agents of every exposure are measured for precision as well.
+    Each head is trained by itself, until it has converged.  Couplings planted at p = 1 and agents of every exposure are
+    measured for precision as well.
     Shuffled rewards, disjoint encoders and the oracle must be null at p = 1; the latter two at p = 0, uneventful
     lessons, and a world model that never met an other are there to be described.
     """
@@ -113,7 +112,7 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
             return config.Model(data=data, family=family, **sizes.model)
 
         def heads(model: config.Model, exposure: float = 1.0, **own) -> config.Heads:
-            return config.Heads(model=model, exposure=exposure, **own, **sizes.heads)
+            return config.Heads(model=model, exposure=exposure, apart=True, **own, **sizes.heads)
 
         own = model()
         planted = [heads(own, kappa=kappa) for kappa in KAPPAS]
@@ -129,20 +128,9 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
     return cells
 
 
-def lengths(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
-    """Reference agents at p = 0 whose heads were trained for shorter and longer, and the battery."""
-    sizes = PROFILES[profile]
-    cells = []
-    for updates in sizes.lengths:
-        count = sizes.calibration if seeds is None else seeds
-        cells += reference(profile, count, ("recurrent",), (0.0,), heads={"updates": updates})
-    return list(dict.fromkeys(c for c in cells if not isinstance(c, config.Codes)))
-
-
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
-    "lengths": lengths,
 }
 
 
@@ -150,7 +138,7 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     """The cells of all studies, each once; `seeds` is the reference study's, the others have at most as many."""
     cells = reference(profile, seeds)
     few = None if seeds is None else min(seeds, PROFILES[profile].calibration)
-    cells += [*calibration(profile, few), *lengths(profile, few)]
+    cells += calibration(profile, few)
     return list(dict.fromkeys(cells))
 
 
@@ -516,7 +504,9 @@ def expected(stage: config.Stage) -> float:
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
         return 1.0
-    return EXPECTED[stage.stage] * stage.updates / type(stage).model_fields["updates"].default
+    share = stage.updates / type(stage).model_fields["updates"].default
+    apart = getattr(stage, "apart", False) and stage.reward_updates / type(stage).model_fields["updates"].default
+    return EXPECTED[stage.stage] * (share + apart) / (2 if apart else 1)
 
 
 def agent_columns(cell: config.Stage) -> dict:
