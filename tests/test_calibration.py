@@ -13,7 +13,7 @@ from vicarious import calibration, metrics, predictions, study
 LEVELS = (1.0, 0.5, 0.0)
 
 
-def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.0):
+def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.0, ignorant=None):
     """Agents with every planted coupling, recovered with this slope and offset, and controls of which one may leak."""
     rng, parts, measures = np.random.default_rng(0), [], []
     agents = [("recurrent", kappa) for kappa in study.KAPPAS] + [(family, 0.0) for family in calibration.SILENT]
@@ -23,7 +23,7 @@ def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.
 
             def gain(readout, mover, s, family=family, kappa=kappa, jitter=jitter):
                 if mover == "self":
-                    return own if family == "recurrent" else 0.0
+                    return own if family == "recurrent" else float(family not in ("shuffled", ignorant))
                 if family != "recurrent":
                     return (0.2 if family == leak else 0.0) + jitter
                 return slope * kappa + offset + jitter
@@ -66,6 +66,7 @@ def test_a_good_instrument_passes_and_its_verdicts_lose_their_note():
         ({"leak": "shuffled"}, {"shuffled"}),
         ({"own": 0.5}, {"planted"}),
         ({"auc": 0.8}, {"planted"}),
+        ({"ignorant": "disjoint"}, {"disjoint"}),
         ({"n": 9}, {"planted", *calibration.SILENT}),
     ],
 )

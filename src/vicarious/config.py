@@ -255,9 +255,9 @@ class Simulations(Stage):
 
     stage: ClassVar[str] = "simulations"
     epoch: ClassVar[int] = 1
-    studies: int = Field(2000, ge=10)
+    studies: int = Field(1000, ge=10)
     agents: tuple[int, ...] = (10, 20, 40)
-    resamples: int = Field(1999, ge=99)
+    resamples: int = Field(999, ge=99)
     seed: int = 0
 
 

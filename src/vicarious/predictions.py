@@ -333,7 +333,7 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     if not used:
         why = f"no value for {len(lost)} agents" if lost else "no competent agents"
         return row | {"excluded": excluded, "verdict": "inconclusive", "gate_passed": False, "note": why}
-    everyone, _ = prediction.measure(evidence, sorted(passed + failed))
+    everyone = prediction.measure(evidence, sorted(passed + failed))[0] if failed else measured
     confused = prediction.identity and not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
     notes = ["confusion: identity is not decodable"] if confused else []
     if used < metrics.PASSING * planned:

@@ -208,7 +208,8 @@ class Prediction:
         """The criteria over agents that have every value they need, and the agents that have not."""
         if not seeds:
             return [], []
-        values = [np.asarray(c.values(evidence, seeds), float) for c in self.criteria]
+        found = {f: np.asarray(f(evidence, seeds), float) for f in dict.fromkeys(c.values for c in self.criteria)}
+        values = [found[c.values] for c in self.criteria]
         whole = np.all([np.isfinite(v.reshape(len(seeds), -1)).all(1) for v in values], axis=0)
         lost = [seed for seed, kept in zip(seeds, whole, strict=True) if not kept]
         bars = [c.supports for c in self.criteria]
