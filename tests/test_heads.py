@@ -140,3 +140,24 @@ def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stac
         assert all(
             torch.allclose(a, b, atol=1e-3) for a, b in zip(alone.parameters(), member.parameters(), strict=True)
         )
+
+
+def test_heads_apart_train_by_schedules_of_their_own():
+    """The value function is the same however long the reward model trains, and stacked members are as if alone."""
+    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32, apart=True, reward_updates=30)
+    longer, z = own.model_copy(update={"reward_updates": 60}), heads.Latents.of(DATA.obs)
+    ((one, kept),) = heads.train([own], [z], [DATA])
+    ((two, _),) = heads.train([longer], [z], [DATA])
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.nets["value"].parameters(), two.nets["value"].parameters(), strict=True)
+    )
+    assert not any(
+        torch.equal(a, b) for a, b in zip(one.nets["reward"].parameters(), two.nets["reward"].parameters(), strict=True)
+    )
+    assert {"late_reward_loss", "late_value_loss", "late_reward_r2"} <= set(kept)
+    both = [own, own.model_copy(update={"kappa": 0.5})]
+    for (member, _), cfg in zip(heads.train(both, [z, z], [DATA, DATA], stacked=True), both, strict=True):
+        ((alone, _),) = heads.train([cfg], [z], [DATA], stacked=False)
+        assert all(
+            torch.allclose(a, b, atol=1e-3) for a, b in zip(alone.parameters(), member.parameters(), strict=True)
+        )

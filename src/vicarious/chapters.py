@@ -71,7 +71,7 @@ class Calibration(Parameters):
         return study.calibration(self.profile, self.seeds)
 
     def cells(self) -> list[config.Stage]:
-        usual = study.reference(self.profile, self.seeds, exposures=(0.0,))
+        usual = study.reference(self.profile, self.seeds, ("recurrent",), (0.0, 1.0))
         return list(dict.fromkeys([*self.agents(), *usual]))
 
 
