@@ -329,7 +329,8 @@ def detectable(tables: dict[str, pd.DataFrame]) -> Figure:
         for m, colour in zip(counts, sns.color_palette("flare", len(counts)), strict=True):
             own = table[table.scenes == m]
             ax.plot(own.agents, own.smallest, "-o", ms=3, color=colour, label=f"{m} scenes")
-        ax.set(xscale="log", yscale="log", title=f"{readout} head", xlabel="agents")
+        known = table.smallest.notna().any()  # one agent has no variance
+        ax.set(xscale="log", yscale="log" if known else "linear", title=f"{readout} head", xlabel="agents")
         ax.set_xticks(sorted(table.agents.unique()), [str(n) for n in sorted(table.agents.unique())])
         ax.minorticks_off()
         ax.grid(color="0.92")
@@ -338,8 +339,8 @@ def detectable(tables: dict[str, pd.DataFrame]) -> Figure:
     return fig
 
 
-def forest(rows: pd.DataFrame, bar: float | None = None) -> Figure:
-    """Estimates with intervals; rows: columns label, estimate, low, high and colour."""
+def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = None) -> Figure:
+    """Estimates with intervals; rows: columns label, estimate, low, high and colour; a dashed bar, a band about 0."""
     fig, ax = plt.subplots(figsize=(8.4, 0.29 * len(rows) + 0.9))
     y = np.arange(len(rows))[::-1]
     ax.hlines(y, rows.low, rows.high, color=rows.colour, lw=2)
@@ -347,6 +348,8 @@ def forest(rows: pd.DataFrame, bar: float | None = None) -> Figure:
     ax.axvline(0, color="0.7", lw=0.8)
     if bar is not None:
         ax.axvline(bar, color="0.7", lw=0.8, ls="--")
+    if band is not None:
+        ax.axvspan(-band, band, color="0.93", zorder=0)
     ax.set_yticks(y, rows.label)
     ax.set_xlabel("estimate over agents, 95% interval")
     return fig

@@ -76,14 +76,19 @@ def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Inter
 def interval_of(statistic: Callable[[np.ndarray], float], x: np.ndarray, resamples: int = 1999) -> Interval:
     """Any statistic of x [n, ...] with a bootstrap interval as `interval` has it: the first axis is resampled.
 
-    With fewer than `FEW` agents there is none.
+    With fewer than `FEW` agents Student's t over the jackknife's pseudo-values (Tukey 1958).
     """
     x = np.asarray(x, float)
-    if len(x) < FEW or not np.isfinite(x).all():
+    if not len(x) or not np.isfinite(x).all():
         return NOTHING
     estimate = float(statistic(x))
-    if np.ptp(x, axis=0).max() < 1e-12:
+    if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
         return Interval(estimate, estimate, estimate, len(x))
+    if len(x) < FEW:
+        left_out = np.array([statistic(np.delete(x, i, 0)) for i in range(len(x))])
+        pseudo = len(x) * estimate - (len(x) - 1) * left_out
+        half = scipy.stats.sem(pseudo) * scipy.stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)
+        return Interval(estimate, estimate - float(half), estimate + float(half), len(x))
     low, high = _bca((np.arange(len(x)),), lambda index: statistic(x[index]), resamples, False, True)
     return Interval(estimate, low, high, len(x))
 
