@@ -35,7 +35,11 @@ def stage(out: Path, banner: str | None) -> Path:
     mark.write_text("# a rendered book: made by `vicarious book`, made anew by it\n*\n")
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
+    shutil.copytree(
+        root / "book",
+        source / "book",
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__", "kernel-ipc-*"),
+    )
     shutil.copy(root / "_toc.yml", source)
     settings = yaml.safe_load((root / "_config.yml").read_text())
     if banner:

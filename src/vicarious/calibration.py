@@ -134,6 +134,7 @@ def scores(precision: pd.DataFrame, coefficients: pd.DataFrame, s: float, kind: 
         at = metrics.at_similarity(own.rename(columns={"slope": "rho"}), s)
         parts.append(at.assign(set=number, half=half))
     found = pd.concat(parts, ignore_index=True)
+    found["readout"] = found.readout.astype(str)  # published tables hold categories
     return found.assign(rho=found.rho / found.readout.map(lambda r: true[r, kind]))
 
 
