@@ -61,10 +61,10 @@ def test_cells_of_one_kind_differ_in_seed_exposure_and_coupling_alone():
 
 
 def test_the_command_says_what_is_missing_and_how_long_it_takes(tmp_path, monkeypatch):
-    monkeypatch.setattr("vicarious.study.reference", lambda *_, **__: tiny_cells())
+    monkeypatch.setitem(study.STUDIES, "reference", lambda *_: tiny_cells())
     monkeypatch.setattr("vicarious.study.fill", lambda *_, **__: pytest.fail("something ran"))
     env = {"VICARIOUS_HOME": str(tmp_path), "VICARIOUS_RUNS": str(tmp_path / "runs")}
-    shown = CliRunner().invoke(app, ["study", "--plan", "--workers", "2"], env=env)
+    shown = CliRunner().invoke(app, ["study", "reference", "--plan", "--workers", "2"], env=env)
     assert shown.exit_code == 0 and "core-seconds" in shown.output and "on 2 processes" in shown.output
     assert "measuring a miniature" in shown.output
 
