@@ -36,7 +36,7 @@ test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
 	@$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
 
-quick: $(VENV)/.installed  ## train everything small from nothing and render it (some ten minutes)
+quick: $(VENV)/.installed  ## train everything small from nothing and render it (minutes)
 	@rm -rf _build/quick _build/quick-runs
 	@VICARIOUS_RUNS=_build/quick-runs $(BIN)/vicarious study --profile quick
 	@VICARIOUS_RUNS=_build/quick-runs $(BIN)/vicarious book -p profile quick --out _build/quick

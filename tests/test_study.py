@@ -165,7 +165,11 @@ def test_calibrating_cells_are_filled_once_and_read_back(tmp_path, monkeypatch):
     assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
     scored = calibration.scores(study.load(cells, store, "precision"), found.coefficients, 0.5)
     assert len(scored) == 7 * 4 * 2 * 2 and scored.rho.notna().all()
-    assert not chapters.calibrated("tiny", store), "one agent calibrates nothing"
+    assert not chapters.calibrated(cells, "tiny", store), "one agent calibrates nothing"
+    monkeypatch.setattr(calibration, "calibrated", lambda e: True)
+    assert chapters.calibrated(cells, "tiny", store)
+    usual = study.reference("tiny", 1, ("recurrent",))
+    assert not chapters.calibrated(usual, "tiny", store), "nor does it speak for heads that train in another way"
 
 
 def test_the_arithmetic_of_no_stage_changed_without_its_epoch():

@@ -49,8 +49,8 @@ class Apparatus(Parameters):
     def exposures(self) -> tuple[float, ...]:
         return study.EXPOSURES
 
-    def cells(self) -> list[config.Stage]:
-        wanted = super().cells()
+    def agents(self) -> list[config.Stage]:
+        wanted = super().agents()
         more = study.reference(self.profile, self.seed + 1, self.controls, (0.0,))
         return wanted + [c for c in more if study.agent_columns(c)["seed"] == self.seed and c not in wanted]
 
@@ -190,10 +190,11 @@ def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     return Evidence.of(study.load(cells, store, "responses"), study.load(cells, store, "measures"), **where)
 
 
-def calibrated(profile: str, store: Store) -> bool:
-    """Whether the instrument passes its own tests, on those of its agents that are at hand."""
+def calibrated(judged: list[config.Stage], profile: str, store: Store) -> bool:
+    """Whether the instrument passes its own tests with agents at hand, whose heads were trained as the judged ones'."""
     cells = study.at_hand(study.calibration(profile), store)
-    return bool(cells) and calibration.calibrated(evidence(cells, store))
+    ways, own = ({c.heads.apart for c in some if isinstance(c, config.Responses)} for some in (cells, judged))
+    return bool(cells) and own <= ways and calibration.calibrated(evidence(cells, store))
 
 
 class Source:
@@ -209,8 +210,9 @@ class Source:
         where = {"s": "similarity", "exposure": "exposure"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
-        tested = calibrated(self.parameters.profile, self.store)
-        return evidence(self.parameters.agents(), self.store, **given, altered=bool(changed), calibrated=tested)
+        judged = self.parameters.agents()
+        tested = calibrated(judged, self.parameters.profile, self.store)
+        return evidence(judged, self.store, **given, altered=bool(changed), calibrated=tested)
 
     def table(self, name: str) -> pd.DataFrame:
         """One tidy table of every cell that has it and whose agent is judged."""

@@ -102,7 +102,7 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
     if not lab.missing(cells, store):
         click.echo(f"nothing is missing: {len(cells)} cells at hand")
         return
-    click.echo("measuring a miniature of every kind of cell (about a minute) ...", err=True)
+    click.echo("measuring a miniature of every kind of cell ...", err=True)
     table = costs.plan(cells, store, device)
     grid = Table(title="What is missing, and what it costs here", title_justify="left")
     for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
@@ -146,7 +146,7 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
     store = Store()
     cells = lab.at_hand(lab.reference(profile, seeds), store)
-    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
+    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(cells, profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:
         click.echo(json.dumps(predictions.as_json(table), indent=1))

@@ -18,7 +18,6 @@ from .evidence import Evidence as Evidence
 from .evidence import P, S
 from .metrics import CONTROLS
 from .rules import FAMILIES, SWEEP, Bar, Criterion, Prediction
-from .stats import Interval as Interval
 
 ALPHA = 0.05
 MINIMUM = 10  # below this many agents every verdict is inconclusive
