@@ -75,7 +75,7 @@ def test_the_published_study_is_whole_and_competent():
     assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
     assert reward.groupby("exposure").size().ge(40).all()
     weights = [n for n in store.published["files"] if n.startswith("weights/")]
-    assert len(weights) >= study.WEIGHTS
+    assert len(weights) >= study.MODELS + 3 * study.WEIGHTS, "world models, and heads at three exposures"
 
 
 def test_the_published_calibration_is_whole():

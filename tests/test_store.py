@@ -128,7 +128,7 @@ def test_published_results_equal_the_cached_ones(published):
 def test_published_weights_train_new_heads_without_a_world_model(published, tmp_path):
     there, cells, _ = published
     model = study.model_of(cells[1])
-    assert there.has(model.address, weights=True) == (model.data.seed < study.WEIGHTS)
+    assert there.has(model.address, weights=True) == (model.data.seed < study.MODELS)
 
 
 def test_a_changed_published_file_stops_everything(published):

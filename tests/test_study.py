@@ -138,9 +138,10 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
 
 
 def test_only_reference_agents_are_published_with_weights():
-    tables, weights = study.publication(study.everything(seeds=6))
+    tables, weights = study.publication(study.everything(seeds=study.MODELS + 1))
     heads = [w for w in weights if isinstance(w, config.Heads)]
     assert {w.model.data.seed for w in heads} == set(range(study.WEIGHTS))
+    assert {w.data.seed for w in weights if isinstance(w, config.Model)} == set(range(study.MODELS))
     assert all(w.kappa == 0 and w.lessons == "own" and not w.model.data.world.solitary for w in heads)
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
 

@@ -122,7 +122,7 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
 @_seeds
 @one_line_errors
 def publish(seeds: int | None) -> None:
-    """Write data/: every study's tables and manifest, and the weights of the first five reference agents."""
+    """Write data/: every study's tables and manifest, and the weights of the first world models and agents."""
     from . import study as lab
     from .store import Store
 

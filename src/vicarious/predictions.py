@@ -17,7 +17,7 @@ from . import metrics, stats
 from .evidence import Evidence as Evidence
 from .evidence import P, S
 from .metrics import CONTROLS
-from .rules import FAMILIES, SWEEP, Bar, Criterion, Prediction
+from .rules import FAMILIES, SWEEP, Bar, Criterion, Measured, Prediction
 
 ALPHA = 0.05
 MINIMUM = 10  # below this many agents every verdict is inconclusive
@@ -295,16 +295,54 @@ def verdicts(evidence: Evidence | None) -> pd.DataFrame:
 
 def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     """One prediction's row, before Holm."""
-    row = {
+    row = _unjudged(prediction, evidence)
+    if evidence is None or not prediction.live:
+        return row
+    head = prediction.head or "reward"
+    passed, failed = prediction.agents(evidence, head) if prediction.agents else evidence.agents(head)
+    measured, lost = prediction.measure(evidence, passed)
+    row["excluded"] = sorted([*failed, *lost])
+    if not measured:
+        why = f"no value for {len(lost)} agents" if lost else "no competent agents"
+        return row | {"verdict": "inconclusive", "gate_passed": False, "note": why}
+    everyone = prediction.measure(evidence, sorted(passed + failed))[0] if failed else measured
+    planned, used = len(passed) + len(failed), len(passed) - len(lost)
+    confused = prediction.identity and not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
+    gate = used >= metrics.PASSING * planned and not confused
+    verdict, p = prediction.decide(measured)
+    first = measured[0].found
+    return row | {
+        "estimate": first.estimate,
+        "ci_low": first.low,
+        "ci_high": first.high,
+        "n": used,
+        "gate_passed": gate,
+        "provisional": planned < prediction.planned,
+        "ungated": everyone[0].found.estimate if everyone else None,
+        "conditions": [_condition(m) for m in measured],
+        "p": p,
+        "note": _join(
+            "confusion: identity is not decodable" if confused else "",
+            f"gate: {used} of {planned} agents competent and complete" if used < metrics.PASSING * planned else "",
+            f"no value for agents {lost}" if lost else "",
+            f"fewer than {MINIMUM} agents" if used < MINIMUM else "",
+            "" if evidence.preregistered else "not as preregistered",
+        ),
+        "verdict": verdict if gate and used >= MINIMUM else "inconclusive",
+    }
+
+
+def _unjudged(prediction: Prediction, evidence: Evidence | None) -> dict:
+    """The row of a prediction about which nothing is known yet."""
+    at = {"s": evidence.s if evidence else S, "p": evidence.exposure if evidence else P}
+    return {
         "id": prediction.id,
         "prediction": prediction.prediction,
         "part": prediction.part,
         "head": prediction.head,
         "family": prediction.family,
         "claim": prediction.claim,
-        "statistic": prediction.statistic.format(
-            s=evidence.s if evidence else S, p=evidence.exposure if evidence else P
-        ),
+        "statistic": prediction.statistic.format(**at),
         "chapter": prediction.chapter,
         "supported": prediction.supported,
         "contradicted": prediction.contradicted,
@@ -322,51 +360,16 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         "note": "",
         "verdict": "pending",
     }
-    if evidence is None or not prediction.live:
-        return row
-    head = prediction.head or "reward"
-    passed, failed = prediction.agents(evidence, head) if prediction.agents else evidence.agents(head)
-    measured, lost = prediction.measure(evidence, passed)
-    planned, used = len(passed) + len(failed), len(passed) - len(lost)
-    excluded = sorted([*failed, *lost])
-    if not used:
-        why = f"no value for {len(lost)} agents" if lost else "no competent agents"
-        return row | {"excluded": excluded, "verdict": "inconclusive", "gate_passed": False, "note": why}
-    everyone = prediction.measure(evidence, sorted(passed + failed))[0] if failed else measured
-    confused = prediction.identity and not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
-    notes = ["confusion: identity is not decodable"] if confused else []
-    if used < metrics.PASSING * planned:
-        notes.append(f"gate: {used} of {planned} agents competent and complete")
-    if lost:
-        notes.append(f"no value for agents {lost}")
-    if used < MINIMUM:
-        notes.append(f"fewer than {MINIMUM} agents")
-    gate = used >= metrics.PASSING * planned and not confused
-    verdict, p = prediction.decide(measured)
-    asides = [] if evidence.preregistered else ["not as preregistered"]
-    first = measured[0].found
-    return row | {
-        "estimate": first.estimate,
-        "ci_low": first.low,
-        "ci_high": first.high,
-        "n": used,
-        "excluded": excluded,
-        "gate_passed": gate,
-        "provisional": planned < prediction.planned,
-        "ungated": everyone[0].found.estimate if everyone else None,
-        "conditions": [
-            {
-                "name": m.criterion.name,
-                "bar": m.supports.value if m.supports else None,
-                "estimate": m.found.estimate,
-                "ci_low": m.found.low,
-                "ci_high": m.found.high,
-            }
-            for m in measured
-        ],
-        "p": p,
-        "note": _join(*notes, *asides),
-        "verdict": verdict if gate and used >= MINIMUM else "inconclusive",
+
+
+def _condition(m: Measured) -> dict:
+    """What was found about one criterion, and the bar of support as it counted."""
+    return {
+        "name": m.criterion.name,
+        "bar": m.supports.value if m.supports else None,
+        "estimate": m.found.estimate,
+        "ci_low": m.found.low,
+        "ci_high": m.found.high,
     }
 
 

@@ -24,7 +24,8 @@ from .store import Result, Store
 FAMILIES = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
 MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
-WEIGHTS = 5  # seeds whose weights are published
+WEIGHTS = 5  # seeds whose agents are published with weights, heads and all
+MODELS = 20  # seeds whose world models are published with weights
 POPULATION = 64  # agents that train as one on CUDA
 TRAINED = (config.Model, config.Heads)
 AGENTLESS = (config.Battery, config.Returns, config.Simulations)
@@ -57,7 +58,7 @@ class Profile:
 
 
 PROFILES = {
-    "paper": Profile(40, 3, {}, {}, {}, {}, {}, {}),
+    "paper": Profile(40, 20, {}, {}, {}, {}, {}, {}),
     "quick": Profile(
         3,
         2,
@@ -542,10 +543,13 @@ def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:
 
 
 def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[config.Stage]]:
-    """What is published: every stage's tables, and the weights of battery, true returns and first reference agents."""
+    """What is published: every stage's tables, and the weights of battery, true returns and first reference agents.
+
+    World models of `MODELS` seeds have theirs, for all studies stand on them, and heads of `WEIGHTS` seeds.
+    """
     stages: dict[str, config.Stage] = {}
     weights: dict[str, config.Stage] = {}
-    usual = {model_of(cell) for cell in reference(seeds=WEIGHTS)}
+    usual = {model_of(cell) for cell in reference(seeds=MODELS)}
     own = {cell.heads for cell in reference(seeds=WEIGHTS) if isinstance(cell, config.Responses)}
     for cell in cells:
         model, head = model_of(cell), getattr(cell, "heads", None)

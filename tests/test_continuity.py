@@ -1,0 +1,58 @@
+"""A planted slope is found smooth, a planted step a step, whatever their mean over agents looks like."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.tree import DecisionTreeRegressor
+
+from vicarious import continuity, stats
+
+X = np.linspace(0, 1, 10)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def noisy(rng, curve, agents=40, noise=0.03):
+    return np.asarray(curve) + noise * rng.normal(size=(agents, len(X)))
+
+
+@pytest.mark.parametrize("curve", [X, 1 - X, X**2, 1 / (1 + np.exp(-8 * (X - 0.5)))])
+def test_a_planted_slope_is_smooth(rng, curve):
+    y = noisy(rng, curve)
+    assert stats.interval(continuity.lead(X, y)).low > 0
+    assert stats.interval(continuity.jump(y)).high < 0.5
+
+
+@pytest.mark.parametrize("curve", [X > 0.5, X > 0.15, (X > 0.3) + 1.0 * (X > 0.7), X < 0.62])
+def test_a_planted_step_is_a_step(rng, curve):
+    y = noisy(rng, curve)
+    assert stats.interval(continuity.lead(X, y)).high < 0
+    assert stats.interval(continuity.jump(y)).low > 0.4
+
+
+def test_a_smooth_population_of_agents_that_each_jump_is_seen_through(rng):
+    y = (X > rng.uniform(0, 1, (200, 1))) + 0.02 * rng.normal(size=(200, len(X)))
+    y = y[np.ptp(y, axis=1) > 0.5]  # agents whose step lies within the levels
+    assert continuity.jump(y.mean(0, keepdims=True)) < 0.25 and continuity.lead(X, y.mean(0, keepdims=True)) > 0
+    assert stats.interval(continuity.lead(X, y)).high < 0 and stats.interval(continuity.jump(y)).low > 0.9
+
+
+def test_the_best_step_is_the_one_a_tree_of_two_leaves_finds(rng):
+    for y, at in itertools.product(rng.normal(size=(20, 10)), (0.0, 0.31, 0.52, 0.97)):
+        tree = DecisionTreeRegressor(max_leaf_nodes=2).fit(X[:, None], y)
+        assert continuity.steps(X, y, at, 1) == pytest.approx(tree.predict([[at]])[0], rel=1e-5)
+
+
+def test_half_way_between_two_levels_a_step_is_undecided():
+    assert continuity.steps(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0]), 1.5, 1) == 0.5
+
+
+def test_a_curve_is_judged_alike_in_any_unit_and_direction(rng):
+    y = noisy(rng, X, agents=5)
+    for other in (10 * y + 3, -y):
+        np.testing.assert_allclose(continuity.lead(X, other), continuity.lead(X, y))
+        np.testing.assert_allclose(continuity.jump(other), continuity.jump(y))
