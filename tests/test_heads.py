@@ -117,7 +117,13 @@ def test_uneventful_lessons_are_about_episodes_without_items_in_the_others_chamb
     assert len(rows.unique()) > 0.8 * int((~DATA.eventful[:cut]).sum()), "and about all of them"
 
 
-def test_held_out_losses_are_kept_from_before_the_end():
+@pytest.fixture
+def fp32(monkeypatch):
+    """The precision in which stacked members and members in turn agree closely, and which every machine has."""
+    monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
+
+
+def test_held_out_losses_are_kept_from_before_the_end(fp32):
     cfg = config.Heads(model=MODEL, exposure=1.0, width=16, updates=200, batch=32)
     z = heads.Latents.of(DATA.obs)
     ((_, found),) = heads.train([cfg], [z], [DATA])
@@ -129,7 +135,7 @@ def test_held_out_losses_are_kept_from_before_the_end():
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stacked):
+def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stacked, fp32):
     """Each sees inputs and rewards of its own episodes, whoever trains beside it."""
     own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32)
     cfgs = [own.model_copy(update=u) for u in ({"kappa": 0.5}, {"lessons": "shuffled"}, {"lessons": "uneventful"}, {})]
@@ -142,7 +148,7 @@ def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stac
         )
 
 
-def test_heads_apart_train_by_schedules_of_their_own():
+def test_heads_apart_train_by_schedules_of_their_own(fp32):
     """The value function is the same however long the reward model trains, and stacked members are as if alone."""
     own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32, apart=True, reward_updates=30)
     longer, z = own.model_copy(update={"reward_updates": 60}), heads.Latents.of(DATA.obs)
