@@ -295,7 +295,7 @@ def pairs(exposures: tuple[float, ...], stacked: bool, precision: str = "auto", 
     data = corpus()
     raw = torch.randn(len(data), FRAMES, 128)
     model = config.Model(data=config.Episodes(seed=900, episodes=len(data)))
-    cfgs = [config.Heads(model=model, exposure=p, updates=updates) for p in exposures]
+    cfgs = [config.Heads(model=model, exposure=p, updates=updates, reward_updates=updates) for p in exposures]
     os.environ["VICARIOUS_PRECISION"] = precision
     z = heads.Latents.of(raw)
 

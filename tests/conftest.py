@@ -24,7 +24,7 @@ def tiny_cells(seed: int = 900, families=("recurrent",), exposures=(0.0, 1.0)) -
         data = config.Episodes(seed=seed, episodes=128, frames=8)
         model = config.Model(data=data, family=family, latent=8, width=16, updates=5)
         for p in exposures:
-            heads = config.Heads(model=model, exposure=p, width=8, updates=5, batch=16)
+            heads = config.Heads(model=model, exposure=p, width=8, updates=5, reward_updates=5, batch=16)
             cells.append(config.Responses(heads=heads, battery=battery))
         cells.append(config.Codes(model=model, battery=battery, width=8, fit_scenes=64, permutations=1, updates=100))
     return cells

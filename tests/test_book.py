@@ -73,7 +73,8 @@ def test_the_published_study_is_whole_and_competent():
     gates = chapters.evidence(cells, store).gates
     reward = gates[(gates.family == "recurrent") & (gates.readout == "reward")]
     assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
-    assert reward.groupby("exposure").size().ge(40).all()
+    planned = study.PROFILES["paper"]
+    assert reward.groupby("exposure").size().to_dict() == {0.0: planned.seeds, 0.1: planned.sweep, 1.0: planned.sweep}
     weights = [n for n in store.published["files"] if n.startswith("weights/")]
     assert len(weights) >= study.MODELS + 3 * study.WEIGHTS, "world models, and heads at three exposures"
 
@@ -83,7 +84,7 @@ def test_the_published_calibration_is_whole():
     assert all(cell.address in store.published["results"] for cell in cells)
     found = chapters.evidence(cells, store)
     own = found.gates[(found.gates.family == "recurrent") & (found.gates.exposure == 1)]
-    assert own.groupby(["readout", "kappa"]).size().eq(study.PROFILES["paper"].calibration).all()
+    assert own.groupby(["readout", "kappa"]).size().eq(study.PROFILES["paper"].sweep).all()
     reward = own[own.readout == "reward"]
     assert reward.passed.mean() >= metrics.PASSING, "planted agents are competent about themselves"
 

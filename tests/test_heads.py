@@ -92,9 +92,8 @@ def test_heads_learn_reward_and_value_where_the_code_tells_everything():
     data = episodes.collect(config.Episodes(seed=906, episodes=1024))
     z = torch.nn.functional.one_hot(data.contact, 4).flatten(2).float()
     model = config.Model(data=config.Episodes(seed=906))
-    ((head, result),) = heads.train(
-        [config.Heads(model=model, exposure=1.0, width=32, updates=300)], [heads.Latents.of(z)], [data]
-    )
+    cfg = config.Heads(model=model, exposure=1.0, width=32, updates=300, reward_updates=300)
+    ((head, result),) = heads.train([cfg], [heads.Latents.of(z)], [data])
     assert result["reward_r2"] > 0.99
     with torch.no_grad():
         own = head(z)[..., 0][(data.contact[..., 0] == 3) & (data.contact[..., 1] == 0)]
@@ -124,7 +123,7 @@ def fp32(monkeypatch):
 
 
 def test_held_out_losses_are_kept_from_before_the_end(fp32):
-    cfg = config.Heads(model=MODEL, exposure=1.0, width=16, updates=200, batch=32)
+    cfg = config.Heads(model=MODEL, exposure=1.0, width=16, updates=200, reward_updates=200, batch=32)
     z = heads.Latents.of(DATA.obs)
     ((_, found),) = heads.train([cfg], [z], [DATA])
     assert found["late_reward_loss"] > found["reward_loss"] > 0, "still learning"
@@ -137,7 +136,7 @@ def test_held_out_losses_are_kept_from_before_the_end(fp32):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stacked, fp32):
     """Each sees inputs and rewards of its own episodes, whoever trains beside it."""
-    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32)
+    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, reward_updates=20, batch=32)
     cfgs = [own.model_copy(update=u) for u in ({"kappa": 0.5}, {"lessons": "shuffled"}, {"lessons": "uneventful"}, {})]
     z = heads.Latents.of(DATA.obs)
     together = heads.train(cfgs, [z] * 4, [DATA] * 4, stacked=stacked)
@@ -148,9 +147,9 @@ def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stac
         )
 
 
-def test_heads_apart_train_by_schedules_of_their_own(fp32):
+def test_the_two_heads_train_by_schedules_of_their_own(fp32):
     """The value function is the same however long the reward model trains, and stacked members are as if alone."""
-    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, batch=32, apart=True, reward_updates=30)
+    own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, reward_updates=30, batch=32)
     longer, z = own.model_copy(update={"reward_updates": 60}), heads.Latents.of(DATA.obs)
     ((one, kept),) = heads.train([own], [z], [DATA])
     ((two, _),) = heads.train([longer], [z], [DATA])

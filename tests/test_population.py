@@ -27,8 +27,9 @@ def pairs_of_heads():
         heads.Latents.of(models.encode(models.build(c), d.obs, d.prev_action)) for c, d in zip(cfgs, data, strict=True)
     ]
     kinds = [{"exposure": 0.0}, {"exposure": 0.5, "kappa": -1.0}, {"exposure": 1.0, "width": 5}]
+    sizes = {"width": 8, "updates": UPDATES, "reward_updates": UPDATES, "batch": 16}
     made = [
-        (config.Heads(**{"model": c, "width": 8, "updates": UPDATES, "batch": 16, **kind}), z, d)
+        (config.Heads(**{"model": c, **sizes, **kind}), z, d)
         for c, z, d in zip(cfgs, codes, data, strict=True)
         for kind in kinds
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
+from itertools import chain
 from typing import ClassVar, Literal
 
 import pandas as pd
@@ -18,13 +19,15 @@ from .store import Store
 class Parameters(config.Frozen):
     """What any chapter takes."""
 
-    controls: ClassVar[tuple[str, ...]] = ("recurrent",)
+    families: ClassVar[tuple[str, ...]] = ("recurrent",)
+    swept: ClassVar[bool] = False  # whether other exposures than the one that verdicts are read at are shown
 
     profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
     seeds: int = Field(40, ge=1, le=1000, description="number of independently trained agents")
 
     def exposures(self) -> tuple[float, ...]:
-        return (0.0,)
+        """All that are shown, ascending."""
+        return tuple(sorted({getattr(self, "exposure", 0.0), *(study.EXPOSURES if self.swept else ())}))
 
     def heads(self) -> dict:
         return {}
@@ -39,25 +42,26 @@ class Parameters(config.Frozen):
 
     def agents(self) -> list[config.Stage]:
         """Those of its cells whose agents are judged."""
-        return study.reference(self.profile, self.seeds, self.controls, self.exposures(), heads=self.heads())
+        which = [(getattr(self, "exposure", 0.0),), None] if self.swept else [(getattr(self, "exposure", 0.0),)]
+        parts = [study.reference(self.profile, self.seeds, self.families, p, heads=self.heads()) for p in which]
+        return list(dict.fromkeys(chain.from_iterable(parts)))
 
 
 class Apparatus(Parameters):
+    swept: ClassVar[bool] = True
+
     seed: int = Field(0, ge=0, le=999, description="the agent in the pictures")
     similarity: float = Field(0.5, ge=0, le=1, description="looks of the other in the pictures, cos(angle) to the self")
 
-    def exposures(self) -> tuple[float, ...]:
-        return study.EXPOSURES
-
     def agents(self) -> list[config.Stage]:
         wanted = super().agents()
-        more = study.reference(self.profile, self.seed + 1, self.controls, (0.0,))
+        more = study.reference(self.profile, self.seed + 1, self.families, (0.0,))
         return wanted + [c for c in more if study.agent_columns(c)["seed"] == self.seed and c not in wanted]
 
 
 class Calibration(Parameters):
     seeds: int = Field(
-        study.PROFILES["paper"].calibration, ge=1, le=1000, description="number of independently trained agents"
+        study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
     )
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which precision is read, cos(angle) to the self"
@@ -65,18 +69,14 @@ class Calibration(Parameters):
     seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
 
     def planned(self) -> int:
-        return study.PROFILES[self.profile].calibration
+        return study.PROFILES[self.profile].sweep
 
     def agents(self) -> list[config.Stage]:
         return study.calibration(self.profile, self.seeds)
 
-    def cells(self) -> list[config.Stage]:
-        usual = study.reference(self.profile, self.seeds, ("recurrent",), (0.0, 1.0))
-        return list(dict.fromkeys([*self.agents(), *usual]))
-
 
 class Similarity(Parameters):
-    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
+    families: ClassVar[tuple[str, ...]] = study.FAMILIES
 
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
@@ -84,7 +84,8 @@ class Similarity(Parameters):
 
 
 class Misgeneralisation(Parameters):
-    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
+    families: ClassVar[tuple[str, ...]] = study.FAMILIES
+    swept: ClassVar[bool] = True
 
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
@@ -93,18 +94,13 @@ class Misgeneralisation(Parameters):
     head_width: int = Field(128, ge=1, le=4096, description="hidden units per layer of the heads")
     head_depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
 
-    def exposures(self) -> tuple[float, ...]:
-        return tuple(sorted({*study.EXPOSURES, self.exposure}))
-
     def heads(self) -> dict:
         return {"width": self.head_width, "depth": self.head_depth}
 
 
 class Verdicts(Parameters):
-    controls: ClassVar[tuple[str, ...]] = study.FAMILIES
-
-    def exposures(self) -> tuple[float, ...]:
-        return study.EXPOSURES
+    families: ClassVar[tuple[str, ...]] = study.FAMILIES
+    swept: ClassVar[bool] = True
 
 
 class Cost(Verdicts):
@@ -190,11 +186,10 @@ def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     return Evidence.of(study.load(cells, store, "responses"), study.load(cells, store, "measures"), **where)
 
 
-def calibrated(judged: list[config.Stage], profile: str, store: Store) -> bool:
-    """Whether the instrument passes its own tests with agents at hand, whose heads were trained as the judged ones'."""
+def calibrated(profile: str, store: Store) -> bool:
+    """Whether the instrument passes its own tests with agents at hand."""
     cells = study.at_hand(study.calibration(profile), store)
-    ways, own = ({c.heads.apart for c in some if isinstance(c, config.Responses)} for some in (cells, judged))
-    return bool(cells) and own <= ways and calibration.calibrated(evidence(cells, store))
+    return bool(cells) and calibration.calibrated(evidence(cells, store))
 
 
 class Source:
@@ -210,9 +205,8 @@ class Source:
         where = {"s": "similarity", "exposure": "exposure"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
-        judged = self.parameters.agents()
-        tested = calibrated(judged, self.parameters.profile, self.store)
-        return evidence(judged, self.store, **given, altered=bool(changed), calibrated=tested)
+        tested = calibrated(self.parameters.profile, self.store)
+        return evidence(self.parameters.agents(), self.store, **given, altered=bool(changed), calibrated=tested)
 
     def table(self, name: str) -> pd.DataFrame:
         """One tidy table of every cell that has it and whose agent is judged."""

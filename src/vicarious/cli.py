@@ -146,7 +146,7 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
     store = Store()
     cells = lab.at_hand(lab.reference(profile, seeds), store)
-    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(cells, profile, store)}
+    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:
         click.echo(json.dumps(predictions.as_json(table), indent=1))

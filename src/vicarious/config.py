@@ -110,16 +110,13 @@ class Model(Stage):
 
 
 class Heads(Stage):
-    """A reward model and a value function over one frozen world model."""
+    """A reward model and a value function over one frozen world model, each trained by itself."""
 
     stage: ClassVar[str] = "heads"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     model: Model
     exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
     kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
-    apart: bool = Field(False, description="each head trains by itself, the reward model by a schedule of its own")
-    reward_updates: int = Field(8000, ge=1, description="of the reward model, where heads train apart")
-    reward_rate: float = Field(1e-2, gt=0, description="of the reward model, where heads train apart")
     lessons: Literal["own", "shuffled", "uneventful"] = Field(
         "own",
         description="own: own reward; shuffled: that of another episode; uneventful: own reward, and only episodes "
@@ -127,9 +124,11 @@ class Heads(Stage):
     )
     width: int = Field(128, ge=1, description="hidden units per layer")
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
-    updates: int = Field(4000, ge=1)
+    reward_updates: int = Field(8000, ge=1, description="of the reward model")
+    reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
+    updates: int = Field(4000, ge=1, description="of the value function")
+    rate: float = Field(5e-3, gt=0, description="of the value function")
     batch: int = Field(64, ge=1, description="episodes per update")
-    rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     gamma: float = Field(0.8, gt=0, lt=1)
     lam: float = Field(0.95, ge=0, le=1)

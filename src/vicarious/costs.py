@@ -40,9 +40,8 @@ def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> 
 
 def _extent(stage: config.Stage) -> dict[str, int]:
     """What a stage's seconds are proportional to, but for a constant."""
-    return {
-        name: getattr(stage, name) for name in ("updates", "scenes", "fit_scenes", "studies") if hasattr(stage, name)
-    }
+    names = ("updates", "reward_updates", "scenes", "fit_scenes", "studies")
+    return {name: getattr(stage, name) for name in names if hasattr(stage, name)}
 
 
 def _units(stage: config.Stage) -> int:

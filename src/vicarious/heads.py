@@ -32,12 +32,9 @@ class Heads(nn.Module):
         self.register_buffer("scale", torch.ones(latent))
         self.nets = nn.ModuleDict({name: mlp(latent, *[width] * depth, 1) for name in READOUTS})
 
-    def read(self, x: Tensor) -> Tensor:
-        """Standardised latents x [..., D] -> [..., 2]."""
-        return torch.cat([self.nets[name](x) for name in READOUTS], -1).float()
-
     def forward(self, z: Tensor) -> Tensor:
-        return self.read((z - self.mean) / self.scale)
+        x = (z - self.mean) / self.scale
+        return torch.cat([self.nets[name](x) for name in READOUTS], -1)
 
 
 @dataclass(frozen=True)
@@ -143,30 +140,30 @@ def train(
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
     late: list[dict[str, float]] = [{} for _ in cfgs]
 
-    def look(names: tuple[str, ...]) -> None:
+    def look(readout: str) -> None:
         parts = zip(late, trained, z, rewards, known, strict=True)
         for kept, m, latents, r, k in parts:
             found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
-            kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(names)}
+            kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(readout)}
 
-    for names, updates, rate in _schedules(cfg):
-        parts = [m.nets[names[0]] if cfg.apart else m for m in trained]
+    for readout, updates, rate in (
+        ("reward", cfg.reward_updates, cfg.reward_rate),
+        ("value", cfg.updates, cfg.rate),
+    ):
 
-        def objective(part: nn.Module, x: Tensor, *labels: Tensor, names: tuple[str, ...] = names) -> Tensor:
-            if cfg.apart:
-                return loss(names[0], part(x)[..., 0].float(), *labels, cfg)
-            return sum(losses(part.read(x), *labels, cfg).values())
+        def objective(net: nn.Module, x: Tensor, *labels: Tensor, readout: str = readout) -> Tensor:
+            return loss(readout, net(x)[..., 0].float(), *labels, cfg)
 
         population.train(
-            parts,
+            [m.nets[readout] for m in trained],
             objective,
             draw,
             torch.stack([_rows(c, d, cut, updates) for c, d in zip(cfgs, data, strict=True)], 1),
             rate,
             cfg.weight_decay,
             stacked=stacked,
-            at={max(1, int(LATE * updates)): partial(look, names)},
-            label=f"{len(cfgs)} x {' and '.join(names)} on {cfg.model.family}, seed {cfg.model.data.seed}",
+            at={max(1, int(LATE * updates)): partial(look, readout)},
+            label=f"{len(cfgs)} x {readout} on {cfg.model.family}, seed {cfg.model.data.seed}",
             quiet=quiet,
         )
     members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
@@ -174,13 +171,6 @@ def train(
         (m.requires_grad_(False).eval(), evaluate(m, latents.held_out, r[cut:], k[cut:], cfg) | before)
         for m, latents, r, k, before in zip(members, z, rewards, known, late, strict=True)
     ]
-
-
-def _schedules(cfg: config.Heads) -> list[tuple[tuple[str, ...], int, float]]:
-    """Which heads train together, for how many updates and at what rate."""
-    if not cfg.apart:
-        return [(READOUTS, cfg.updates, cfg.rate)]
-    return [(("reward",), cfg.reward_updates, cfg.reward_rate), (("value",), cfg.updates, cfg.rate)]
 
 
 def taught(cfg: config.Heads, data: Batch) -> Tensor:

@@ -35,7 +35,7 @@ EXPECTED = {  # seconds on one core
     "model": 50.0,
     "codes": 15.0,
     "identity": 10.0,
-    "heads": 18.0,
+    "heads": 33.0,
     "responses": 1.5,
     "precision": 6.0,
     "simulations": 60.0,
@@ -45,10 +45,13 @@ KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of the studies, and how many agents each has.  `quick` promises no competence."""
+    """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
+
+    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of all other cells.
+    """
 
     seeds: int
-    calibration: int
+    sweep: int
     data: dict
     model: dict
     heads: dict
@@ -76,11 +79,14 @@ def reference(
     profile: str = "paper",
     seeds: int | None = None,
     families: tuple[str, ...] = FAMILIES,
-    exposures: tuple[float, ...] = EXPOSURES,
+    exposures: tuple[float, ...] | None = None,
     model: dict | None = None,
     heads: dict | None = None,
 ) -> list[config.Stage]:
-    """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery."""
+    """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery.
+
+    exposures: those of every seed; by default p = 0, and for the sweep's seeds all of `EXPOSURES`.
+    """
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
     cells: list[config.Stage] = [battery]
@@ -88,7 +94,7 @@ def reference(
         for family in families:
             data = config.Episodes(seed=seed, **sizes.data)
             world_model = config.Model(data=data, family=family, **{**sizes.model, **(model or {})})
-            for p in exposures:
+            for p in exposures or EXPOSURES[: None if seed < sizes.sweep else 1]:
                 head = config.Heads(model=world_model, exposure=p, **{**sizes.heads, **(heads or {})})
                 cells.append(config.Responses(heads=head, battery=battery))
             cells.append(config.Codes(model=world_model, battery=battery, **sizes.codes))
@@ -106,14 +112,14 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
     cells: list[config.Stage] = [battery, config.Returns(battery=battery), config.Simulations(**sizes.simulations)]
-    for seed in range(sizes.calibration if seeds is None else seeds):
+    for seed in range(sizes.sweep if seeds is None else seeds):
 
         def model(family: str = "recurrent", seed: int = seed, **world) -> config.Model:
             data = config.Episodes(seed=seed, world=config.World(**world), **sizes.data)
             return config.Model(data=data, family=family, **sizes.model)
 
         def heads(model: config.Model, exposure: float = 1.0, **own) -> config.Heads:
-            return config.Heads(model=model, exposure=exposure, apart=True, **own, **sizes.heads)
+            return config.Heads(model=model, exposure=exposure, **own, **sizes.heads)
 
         own = model()
         planted = [heads(own, kappa=kappa) for kappa in KAPPAS]
@@ -138,7 +144,7 @@ STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
 def everything(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
     """The cells of all studies, each once; `seeds` is the reference study's, the others have at most as many."""
     cells = reference(profile, seeds)
-    few = None if seeds is None else min(seeds, PROFILES[profile].calibration)
+    few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
     cells += calibration(profile, few)
     return list(dict.fromkeys(cells))
 
@@ -505,9 +511,9 @@ def expected(stage: config.Stage) -> float:
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
         return 1.0
-    share = stage.updates / type(stage).model_fields["updates"].default
-    apart = getattr(stage, "apart", False) and stage.reward_updates / type(stage).model_fields["updates"].default
-    return EXPECTED[stage.stage] * (share + apart) / (2 if apart else 1)
+    names = [name for name in ("updates", "reward_updates") if hasattr(stage, name)]
+    usual = sum(type(stage).model_fields[name].default for name in names)
+    return EXPECTED[stage.stage] * sum(getattr(stage, name) for name in names) / usual
 
 
 def agent_columns(cell: config.Stage) -> dict:
