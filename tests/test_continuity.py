@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.optimize
 from sklearn.tree import DecisionTreeRegressor
 
-from vicarious import continuity, stats
+from vicarious import config, continuity, simulations, stats
 
 X = np.linspace(0, 1, 10)
 
@@ -44,11 +45,11 @@ def test_a_smooth_population_of_agents_that_each_jump_is_seen_through(rng):
 def test_the_best_step_is_the_one_a_tree_of_two_leaves_finds(rng):
     for y, at in itertools.product(rng.normal(size=(20, 10)), (0.0, 0.31, 0.52, 0.97)):
         tree = DecisionTreeRegressor(max_leaf_nodes=2).fit(X[:, None], y)
-        assert continuity.steps(X, y, at, 1) == pytest.approx(tree.predict([[at]])[0], rel=1e-5)
+        assert continuity.steps(X, y[None], at, 1)[0] == pytest.approx(tree.predict([[at]])[0], rel=1e-5)
 
 
 def test_half_way_between_two_levels_a_step_is_undecided():
-    assert continuity.steps(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0]), 1.5, 1) == 0.5
+    assert continuity.steps(np.arange(4.0), np.array([[0.0, 0.0, 1.0, 1.0]]), 1.5, 1) == 0.5
 
 
 def test_a_curve_is_judged_alike_in_any_unit_and_direction(rng):
@@ -56,3 +57,28 @@ def test_a_curve_is_judged_alike_in_any_unit_and_direction(rng):
     for other in (10 * y + 3, -y):
         np.testing.assert_allclose(continuity.lead(X, other), continuity.lead(X, y))
         np.testing.assert_allclose(continuity.jump(other), continuity.jump(y))
+
+
+def test_the_logistic_curve_is_the_one_that_least_squares_finds(rng):
+    for centre, scale in ((0.3, 0.15), (0.6, 0.3), (0.5, 0.5)):
+        y = 0.2 + 0.7 / (1 + np.exp(-(X - centre) / scale)) + 0.01 * rng.normal(size=X.shape)
+        curve = lambda x, low, range_, middle, width: low + range_ / (1 + np.exp(-(x - middle) / width))  # noqa: E731
+        found, _ = scipy.optimize.curve_fit(curve, X, y, p0=(0.2, 0.7, centre, scale), maxfev=20000)
+        assert continuity.logistic(X, y[None], 0.37)[0] == pytest.approx(curve(0.37, *found), abs=0.01)
+
+
+def test_a_curve_without_variance_or_with_few_levels_has_no_shape():
+    flat = np.ones((2, len(X)))
+    assert np.isnan(continuity.lead(X, flat)).all() and np.isnan(continuity.jump(flat)).all()
+    assert np.isnan(continuity.lead(X[:3], np.eye(3))).all()
+
+
+def test_planted_shapes_are_recognised_in_simulated_studies():
+    cfg = config.Shapes(curves=40, studies=100, noise=(0.01, 0.03))
+    rate = simulations.shapes(cfg).set_index(["curve", "noise", "statistic"]).rate
+    for noise in cfg.noise:
+        for curve in ("ramp", "bend", "sigmoid"):
+            assert rate[curve, noise, "smooth"] == 1 and rate[curve, noise, "step"] == 0
+        for curve in ("one step", "two steps"):
+            assert rate[curve, noise, "step"] > 0.95 and rate[curve, noise, "small jumps"] == 0
+        assert rate["ramp", noise, "small jumps"] == 1

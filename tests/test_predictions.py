@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 
-from vicarious import metrics, predictions, rules
+from vicarious import metrics, predictions, rules, stimuli
 
-LEVELS = (1.0, 0.9, 0.5, 0.0)
+LEVELS = tuple(stimuli.similarity(stimuli.angles(7)))
+AT_S = 30.0  # dose, 90 degrees less the angle, of looks at s = .5
 
 
 def evidence(
@@ -25,9 +26,14 @@ def evidence(
     control=0.2,
     noise=0.03,
     passing=1.0,
+    shape=lambda dose: dose / AT_S,
+    patched=0.3,
 ):
-    """n agents per family with these coefficients at s = .5 for both heads, and codes that transfer so well."""
-    rng, parts, measures = np.random.default_rng(0), [], []
+    """n agents per family with these coefficients at s = .5 for both heads, and codes that transfer so well.
+
+    shape: of the coefficient over the dose of looks, 1 at s = .5; patched: what a patch along the axis adds.
+    """
+    rng, parts, measures, moved = np.random.default_rng(0), [], [], []
     for seed in range(n):
         for family in ("recurrent", "pixels", "untrained"):
             jitter, good = rng.normal(0, noise), seed < passing * n
@@ -35,10 +41,13 @@ def evidence(
             def gain(readout, mover, s, family=family, jitter=jitter, good=good):
                 if mover == "self":
                     return own if good else 0.5
+                share = float(shape(90 - np.degrees(np.arccos(s))))
                 if family != "recurrent":
-                    return (pixels if s > 0 else 0.0) + jitter
-                return ({"other": other, "drifter": drifter}[mover] if s > 0 else orthogonal) + jitter
+                    return pixels * share + jitter
+                return orthogonal + ({"other": other, "drifter": drifter}[mover] - orthogonal) * share + jitter
 
+            if family == "recurrent":
+                moved += paths(seed, lambda s, gain=gain: gain("reward", "other", s), patched, rng.normal(0, noise))
             parts.append(table(gain, seed=seed, family=family, levels=LEVELS))
             agent = {"seed": seed, "family": family, "exposure": 0.0, "kappa": 0.0, "mover": "self", "similarity": 1.0}
             measures.append(agent | {"measure": "value_r", "value": 0.95})
@@ -52,7 +61,19 @@ def evidence(
             for name, value in code.items():
                 for s in LEVELS:
                     measures.append(agent | {"mover": "other", "similarity": s, "measure": name, "value": value})
-    return predictions.Evidence.of(pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures))
+    moved = pd.DataFrame(moved, columns="seed path alpha similarity slope readout".split())
+    moved = moved.assign(family="recurrent", exposure=0.0, kappa=0.0, mover="other")
+    return predictions.Evidence.of(pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures), moved)
+
+
+def paths(seed, rho, patched, jitter):
+    """What interventions make of one agent's coefficients: a straight way along the axis and to the self's own."""
+    for alpha in np.linspace(0, 1, 11).round(1):
+        for s in LEVELS:
+            start = rho(s)
+            yield seed, "axis", alpha, s, start + (patched + jitter) * alpha, "reward"
+            yield seed, "random", alpha, s, start, "reward"
+            yield seed, "whole", alpha, s, start + (1 - start) * alpha, "reward"
 
 
 def verdict(found, **kwargs):
@@ -62,12 +83,38 @@ def verdict(found, **kwargs):
 LIVE = ["P1a", "P1b", "P2a/reward", "P2b/reward", "P2a/value", "P2b/value", "F1"]
 
 
+BY_DEGREES = ["P3", "P3/conduct", "P4"]
+
+
 def test_planted_empathy_is_supported_and_everything_else_pending():
     found = verdict(evidence())
-    assert {k: v for k, v in found.items() if v != "pending"} == dict.fromkeys(LIVE, "supported")
-    assert {"P3", "P4", "P5/data/p0", "P6a/reward", "P7", "F2", "A", "B"} <= {
-        k for k, v in found.items() if v == "pending"
-    }
+    assert {k: v for k, v in found.items() if v != "pending"} == dict.fromkeys([*LIVE, *BY_DEGREES], "supported")
+    assert {"P5/data/p0", "P6a/reward", "P7", "F2", "A", "B"} <= {k for k, v in found.items() if v == "pending"}
+
+
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        ({"other": 0.0, "drifter": 0.1}, {"P3": "contradicted", "P3/conduct": "contradicted"}),
+        ({"other": -0.3, "drifter": -0.4}, {"P3": "contradicted", "P3/conduct": "supported"}),
+        ({"patched": 0.0}, {"P3": "inconclusive", "P3/conduct": "supported"}),
+        ({"shape": lambda dose: 1.0 * (dose > 20)}, {"P3": "supported", "P4": "contradicted"}),
+        ({"shape": lambda dose: 1 + 0.2 * (dose > 40) - (dose < 20), "noise": 0.2}, {"P4": "contradicted"}),
+        ({"shape": lambda dose: np.tanh(dose / 12)}, {"P3": "supported", "P4": "inconclusive"}),
+    ],
+    ids=["flat", "falling", "no effect of the patch", "a step", "two steps", "smooth but steep"],
+)
+def test_degrees_are_told_from_steps_and_causes_from_correlations(planted, expected):
+    table = predictions.verdicts(evidence(**planted)).set_index("id").verdict
+    assert table[list(expected)].to_dict() == expected
+
+
+def test_a_patch_that_does_no_more_than_random_ones_is_no_cause():
+    found = evidence()
+    m = found.interventions
+    beside = m[m.path == "axis"].assign(path="random")
+    same = replace(found, interventions=pd.concat([m[m.path != "random"], beside]))
+    assert verdict(same)["P3"] == "inconclusive" and verdict(replace(found, interventions=None))["P3"] == "inconclusive"
 
 
 def test_planted_indifference_is_contradicted():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -133,8 +134,8 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
     assert planted == {c.model for c in study.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
     shown = [tuple(study.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
     assert len(shown) == len(set(shown)), "no two agents have the same name"
-    own = {c.address for c in study.reference(seeds=2)}
-    assert own & {c.address for c in cells} and len(study.everything(seeds=2)) < len(own) + len(cells)
+    usual = study.continuity(seeds=2)
+    assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells}
 
 
 def test_only_reference_agents_are_published_with_weights():
@@ -146,19 +147,54 @@ def test_only_reference_agents_are_published_with_weights():
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
 
 
-def test_calibrating_cells_are_filled_once_and_read_back(tmp_path, monkeypatch):
-    """The whole calibration in miniature: every kind of cell is computed, and a second time nothing is."""
-    tiny = study.Profile(
+@pytest.fixture
+def tiny(monkeypatch):
+    """A profile of one agent, every kind of cell in miniature."""
+    sizes = study.Profile(
         1,
         1,
         {"episodes": 128, "frames": 8},
         {"latent": 8, "width": 16, "updates": 5},
         {"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},
         {"width": 8, "fit_scenes": 64, "updates": 20},
-        {"scenes": 8, "rollouts": 4, "levels": 3},
+        {"scenes": 8, "rollouts": 4, "levels": 5},
+        {"scenes": 8},
         {"studies": 10, "agents": (10,), "resamples": 99},
+        {"studies": 10, "curves": 4},
     )
-    monkeypatch.setitem(study.PROFILES, "tiny", tiny)
+    monkeypatch.setitem(study.PROFILES, "tiny", sizes)
+
+
+def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
+    cells = study.continuity("tiny", exposure=0.5, levels=5)
+    kinds = pd.Series([c.stage for c in cells]).value_counts()
+    assert kinds.to_dict() == {
+        "responses": 12,
+        "surface": 12,
+        "codes": 3,
+        "interventions": 3,
+        "battery": 1,
+        "shapes": 1,
+    }
+    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
+    found = chapters.evidence(cells, store, exposure=0.5)
+    dose, curve = found.curve("value", [0], "pixels")
+    assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
+    alpha, moved = found.moved("value", [0], "whole")
+    assert alpha.tolist() == [0, 0.25, 0.5, 0.75, 1] and moved.shape == (1, 5) and np.isfinite(moved).all()
+    assert moved[0, 0] == pytest.approx(found.rho("value", [0])[0], abs=1e-3), "not moved is as it was"
+
+
+def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):
+    cells = study.reference(seeds=study.PROFILES["paper"].sweep + 2)
+    met = pd.DataFrame([study.agent_columns(c) for c in cells if isinstance(c, config.Responses)])
+    assert met.groupby("exposure").seed.nunique().to_dict() == {0.0: 22, 0.1: 20, 1.0: 20}
+    assert {c.heads.exposure for c in study.reference(seeds=22, exposures=(0.3,)) if hasattr(c, "heads")} == {0.3}
+
+
+def test_calibrating_cells_are_filled_once_and_read_back(tiny, tmp_path, monkeypatch):
+    """The whole calibration in miniature: every kind of cell is computed, and a second time nothing is."""
     store, cells = Store(tmp_path / "runs", tmp_path / "data"), study.calibration("tiny")
     assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
@@ -187,7 +223,11 @@ def golden() -> dict:
     import tempfile
 
     cells = tiny_cells(seed=911, exposures=(0.0,))
+    small = {"heads": cells[1].heads, "battery": tiny_battery()}
     more = {
+        "surface": config.Surface(**small, scenes=8, tastes=("shared",)),
+        "interventions": config.Interventions(**small),
+        "shapes": config.Shapes(curves=5, studies=10, noise=(0.1,)),
         "returns": config.Returns(battery=tiny_battery()),
         "precision": config.Precision(heads=cells[1].heads, battery=tiny_battery(), sets=2),
         "identity": config.Identity(
@@ -211,6 +251,9 @@ def golden() -> dict:
             "returns": store.read(more["returns"].address).tables["returns"]["mean"][::29],
             "precision": store.read(more["precision"].address).tables["precision"]["slope"][::41],
             "identity": store.read(more["identity"].address).tables["identity"]["share_self"][::3],
+            "surface": store.read(more["surface"].address).tables["surface"]["slope"][::5],
+            "interventions": store.read(more["interventions"].address).tables["interventions"]["slope"][::17],
+            "shapes": store.read(more["shapes"].address).tables["shapes"]["rate"],
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}

@@ -98,9 +98,21 @@ class Misgeneralisation(Parameters):
         return {"width": self.head_width, "depth": self.head_depth}
 
 
+class Continuity(Parameters):
+    levels: int = Field(11, ge=5, le=41, description="levels of looks and of conduct, and of the interpolation")
+    exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
+    readout: Literal["reward", "value"] = Field("reward", description="head that the figures show")
+
+    def agents(self) -> list[config.Stage]:
+        return study.continuity(self.profile, self.seeds, self.exposure, self.levels)
+
+    def exposures(self) -> tuple[float, ...]:
+        return tuple(sorted({self.exposure, *study.EXPOSURES}))
+
+
 class Verdicts(Parameters):
-    families: ClassVar[tuple[str, ...]] = study.FAMILIES
-    swept: ClassVar[bool] = True
+    def agents(self) -> list[config.Stage]:
+        return study.continuity(self.profile, self.seeds)
 
 
 class Cost(Verdicts):
@@ -121,6 +133,7 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "02-calibration": Calibration,
     "03-similarity": Similarity,
     "04-misgeneralisation": Misgeneralisation,
+    "05-continuity": Continuity,
     "verdicts": Verdicts,
     "cost": Cost,
 }
@@ -183,7 +196,8 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
 
 def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     """Evidence from cells that are at hand."""
-    return Evidence.of(study.load(cells, store, "responses"), study.load(cells, store, "measures"), **where)
+    names = ("responses", "measures", "interventions")
+    return Evidence.of(*(study.load(cells, store, name) for name in names), **where)
 
 
 def calibrated(profile: str, store: Store) -> bool:
@@ -204,7 +218,7 @@ class Source:
         """Tables of every cell, ready for metrics and verdicts where the parameters say."""
         where = {"s": "similarity", "exposure": "exposure"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
-        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", *where.values()}
+        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", "readout", *where.values()}
         tested = calibrated(self.parameters.profile, self.store)
         return evidence(self.parameters.agents(), self.store, **given, altered=bool(changed), calibrated=tested)
 

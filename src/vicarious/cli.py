@@ -67,7 +67,7 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("name", type=click.Choice(["all", "reference", "calibration"]), default="all")
+@click.argument("name", type=click.Choice(["all", "reference", "calibration", "continuity"]), default="all")
 @_profile
 @_seeds
 @_workers
@@ -77,7 +77,7 @@ def app() -> None:
 @click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
 def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
-    """Train what is missing of a study: reference, calibration, or all.
+    """Train what is missing of a study: reference, calibration, continuity, or all.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
@@ -145,7 +145,8 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     from .store import Store
 
     store = Store()
-    cells = lab.at_hand(lab.reference(profile, seeds), store)
+    wanted = (lab.continuity(profile, seeds), lab.reference(profile, seeds))
+    cells = next((found for cells in wanted if (found := lab.at_hand(cells, store))), [])
     told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:

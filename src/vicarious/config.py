@@ -209,6 +209,33 @@ class Precision(Responses):
         return [self.battery.model_copy(update={"seed": self.battery.seed + 2 + i}) for i in range(self.sets)]
 
 
+class Surface(Responses):
+    """What one agent answers to others of every look, conduct and taste: `scenes` scenes of their own."""
+
+    stage: ClassVar[str] = "surface"
+    epoch: ClassVar[int] = 1
+    scenes: int = Field(64, ge=8)
+    tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "opposite", "alien")
+
+    def own(self) -> dict:
+        return {"battery": self.battery.address, "scenes": self.scenes, "tastes": self.tastes}
+
+    def drawn(self) -> Battery:
+        """The battery of these scenes: as many levels of purpose as of looks."""
+        return self.battery.model_copy(update={"scenes": self.scenes, "seed": self.battery.seed + 100})
+
+
+class Interventions(Responses):
+    """What one agent answers when codes of the battery are moved along the self-other axis, or it is erased."""
+
+    stage: ClassVar[str] = "interventions"
+    epoch: ClassVar[int] = 1
+    axes: int = Field(4, ge=1, description="random axes for comparison")
+
+    def own(self) -> dict:
+        return {"battery": self.battery.address, "axes": self.axes}
+
+
 class Codes(Stage):
     """Similarity of one world model's codes for self and other, and who-moved identity."""
 
@@ -260,6 +287,24 @@ class Simulations(Stage):
     seed: int = 0
 
 
+class Shapes(Stage):
+    """How often planted curves, smooth or with steps, are recognised at every level of noise."""
+
+    stage: ClassVar[str] = "shapes"
+    epoch: ClassVar[int] = 1
+    levels: int = Field(10, ge=4, description="of the dose, as below identical looks")
+    agents: int = Field(40, ge=2, description="of a study")
+    curves: int = Field(200, ge=2, description="agents that are simulated, of whom studies are drawn")
+    studies: int = Field(1000, ge=10)
+    noise: tuple[float, ...] = Field((0.01, 0.03, 0.1, 0.2), description="of a level, as a share of the curve's range")
+    seed: int = 0
+
+
 STAGES: dict[str, type[Stage]] = {
-    s.stage: s for s in (Episodes, Model, Heads, Battery, Returns, Responses, Precision, Codes, Identity, Simulations)
+    s.stage: s
+    for s in (
+        *(Episodes, Model, Heads, Battery, Returns),
+        *(Responses, Precision, Surface, Interventions),
+        *(Codes, Identity, Simulations, Shapes),
+    )
 }

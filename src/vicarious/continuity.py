@@ -5,17 +5,19 @@ Shapes: n agents, L levels of the dose, in ascending order and the same for all 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 from scipy.special import expit
 
 STEPS = (1, 2)  # steps of the rivals
+FEWEST = 4  # levels: with one left out, two steps need three
 MIDPOINTS, SCALES = 41, 13  # of the logistic curves that are tried
 
 
-def logistic(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Prediction at one dose of the logistic curve, up or down, that fits y [L] on x [L] best.
+def logistic(x: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
+    """Predictions [n] at one dose of the logistic curves, up or down, that fit y [n, L] on x [L] best.
 
     No steeper than a scale of one level: a steeper one would be a step.  The best of a grid of midpoints and scales,
     asymptotes by least squares.
@@ -26,40 +28,44 @@ def logistic(x: np.ndarray, y: np.ndarray, at: float) -> float:
     )
     basis = lambda dose: expit((np.atleast_1d(dose)[:, None] - middle.ravel()) / scale.ravel())  # noqa: E731  [L, grid]
     shape, new = basis(x), basis(at)[0]
-    centred, dy = shape - shape.mean(0), y - y.mean()
-    slope = dy @ centred / np.square(centred).sum(0)
-    best = np.square(dy[:, None] - slope * centred).sum(0).argmin()
-    return float(y.mean() + slope[best] * (new[best] - shape[:, best].mean()))
+    centred, mean = shape - shape.mean(0), y.mean(1, keepdims=True)
+    slope = (y - mean) @ centred / np.square(centred).sum(0)  # [n, grid]
+    best = (np.square(slope) * np.square(centred).sum(0)).argmax(1)  # what it explains
+    slope = np.take_along_axis(slope, best[:, None], 1)[:, 0]
+    return mean[:, 0] + slope * (new - shape.mean(0))[best]
 
 
-def steps(x: np.ndarray, y: np.ndarray, at: float, count: int) -> float:
-    """Prediction at one dose of the step function with `count` steps that fits y [L] on x [L] best.
+def steps(x: np.ndarray, y: np.ndarray, at: float, count: int) -> np.ndarray:
+    """Predictions [n] at one dose of the step functions with `count` steps that fit y [n, L] on x [L] best.
 
     A step is half-way between two levels; where the dose is half-way too, the mean of both sides.
     """
-    best, fitted = np.inf, np.nan
+    errors, fitted = [], []
     for cuts in combinations(range(1, len(x)), count):
-        parts = np.split(y, cuts)
-        error = sum(np.square(part - part.mean()).sum() for part in parts)
-        if error < best:
-            edges = (x[list(cuts)] + x[np.subtract(cuts, 1)]) / 2
-            sides = np.searchsorted(edges, [at - 1e-9, at + 1e-9])
-            best, fitted = error, np.mean([parts[side].mean() for side in sides])
-    return float(fitted)
+        parts = np.split(y, cuts, axis=1)
+        errors.append(sum(np.square(part - part.mean(1, keepdims=True)).sum(1) for part in parts))
+        edges = (x[list(cuts)] + x[np.subtract(cuts, 1)]) / 2
+        sides = np.searchsorted(edges, [at - 1e-9, at + 1e-9])
+        fitted.append(np.mean([parts[side].mean(1) for side in sides], axis=0))
+    best = np.argmin(errors, axis=0)
+    return np.take_along_axis(np.array(fitted), best[None], 0)[0]
 
 
 def left_out(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Mean squared error [n] of predicting each level by curves fitted to the others, over the variance of the levels.
 
-    x [L], y [n, L].  Keys: `smooth`, the logistic curve, and `step`, the better of one step and of two.
+    x [L], y [n, L].  Keys: `smooth`, the logistic curve, and `step`, the better of one step and of two.  NaN where a
+    curve has no variance, and for all where there are fewer than `FEWEST` levels.
     """
-    rivals = {"smooth": logistic} | {k: lambda x, y, at, k=k: steps(x, y, at, k) for k in STEPS}
+    if len(x) < FEWEST:
+        return dict.fromkeys(("smooth", "step"), np.full(len(y), np.nan))
+    rivals = {"smooth": logistic} | {k: partial(steps, count=k) for k in STEPS}
     others = [np.arange(len(x)) != i for i in range(len(x))]
     error = {
-        name: np.array([np.mean([(f(x[o], own[o], x[~o][0]) - own[~o][0]) ** 2 for o in others]) for own in y])
+        name: np.mean([(f(x[o], y[:, o], at=x[~o][0]) - y[:, ~o][:, 0]) ** 2 for o in others], axis=0)
         for name, f in rivals.items()
     }
-    scale = y.var(1)
+    scale = np.where(np.ptp(y, axis=1) > 0, y.var(1), np.nan)
     return {"smooth": error["smooth"] / scale, "step": np.minimum(*(error[k] for k in STEPS)) / scale}
 
 
@@ -71,4 +77,5 @@ def lead(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def jump(y: np.ndarray) -> np.ndarray:
     """Largest difference between adjacent levels, as a share of the range of the curve, [n] of y [n, L]."""
-    return np.abs(np.diff(y)).max(1) / np.ptp(y, axis=1)
+    span = np.ptp(y, axis=1)
+    return np.abs(np.diff(y)).max(1, initial=0.0) / np.where(span > 0, span, np.nan)

@@ -18,23 +18,29 @@ DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 class Evidence:
     """Coefficients, gates and measures of all agents at hand, and where they are read.
 
-    altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
+    interventions: coefficients after them, where there were any; altered: agents are not the reference ones;
+    calibrated: the instrument has passed its own tests.
     """
 
     coefficients: pd.DataFrame
     gates: pd.DataFrame
     measures: pd.DataFrame
+    interventions: pd.DataFrame | None = None
     s: float = S
     exposure: float = P
     altered: bool = False
     calibrated: bool = False
 
     @classmethod
-    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **where) -> Evidence:
-        """From the two tidy tables of a study; the rows of family `truth` are the yardstick."""
+    def of(
+        cls, responses: pd.DataFrame, measures: pd.DataFrame, interventions: pd.DataFrame | None = None, **where
+    ) -> Evidence:
+        """From the tidy tables of a study; the rows of family `truth` are the yardstick."""
         truth = responses.family == "truth"
         table = metrics.coefficients(responses[~truth], responses[truth])
-        return cls(table, metrics.competence(table, measures), measures, **where)
+        if interventions is not None:
+            interventions = metrics.over_truth(interventions, table)
+        return cls(table, metrics.competence(table, measures), measures, interventions, **where)
 
     @property
     def preregistered(self) -> bool:
@@ -65,6 +71,30 @@ class Evidence:
         t = t[(t.mover == mover) & (t.kind == kind)]
         return _per_seed(t, "rho", seeds, self.s if s is None else s)
 
+    def curve(
+        self, readout: str, seeds: list[int], family: str = "recurrent", mover: str = "other"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Dose [L], 90 degrees less the angle, and coefficients [n, L] of looks below identical, ascending."""
+        t = self._at(self.coefficients, readout, family)
+        wide = _wide(t[(t.mover == mover) & (t.kind == "empathy") & (t.similarity < 1)], "similarity", seeds)
+        return 90 - np.degrees(np.arccos(wide.columns.to_numpy(float))), wide.to_numpy()
+
+    def moved(
+        self, readout: str, seeds: list[int], path: str, family: str = "recurrent", s: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Share alpha [A] of the way that the other's code has gone along a path, and coefficients [n, A] there."""
+        if self.interventions is None:
+            return np.ones(1), np.full((len(seeds), 1), np.nan)
+        t = self._at(self.interventions, readout, family)
+        t = t[(t.path == path) & (t.mover == "other")][["seed", "alpha", "similarity", "rho"]]
+        wide = _wide(metrics.at_similarity(t, self.s if s is None else s), "alpha", seeds)
+        return wide.columns.to_numpy(float), wide.to_numpy()
+
+    def _at(self, table: pd.DataFrame, readout: str, family: str) -> pd.DataFrame:
+        """Rows of one family's readout at the exposure that verdicts are read at, without coupling."""
+        t = table[(table.readout == readout) & (table.family == family) & (table.kappa == 0)]
+        return t[np.isclose(t.exposure, self.exposure)]
+
     def measure(
         self, name: str, seeds: list[int], family: str = "recurrent", mover: str = "other", s: float | None = None
     ) -> np.ndarray:
@@ -81,6 +111,11 @@ class Evidence:
         """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed."""
         own = self.rho(readout, seeds, **where)
         return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
+
+
+def _wide(table: pd.DataFrame, columns: str, seeds: list[int]) -> pd.DataFrame:
+    """rho by seed and another column, ascending; NaN where an agent has none."""
+    return table.pivot_table(index="seed", columns=columns, values="rho").reindex(seeds)
 
 
 def _per_seed(table: pd.DataFrame, value: str, seeds: list[int], s: float) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 AGENT = ["seed", "family", "exposure", "kappa"]
+KEYS = {*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"}  # of curves in similarity
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
 AGREEMENT = 0.9  # competent: correlation of V with V_pi over self scenes
@@ -55,7 +56,7 @@ KINDS: dict[str, dict[str, Kind]] = {
 # Anticipation is the value head's empathy: value read one frame before anything is met.
 
 
-def _line(valences: np.ndarray, kind: Kind) -> np.ndarray:
+def line(valences: np.ndarray, kind: Kind) -> np.ndarray:
     """Weights [K] that give the least-squares slope over the valences which the kind is about."""
     used = {"all": valences == valences, "gain": valences >= 0, "loss": valences <= 0}[kind.valences]
     centred = np.where(used, valences - valences[used].mean(), 0.0)
@@ -73,7 +74,7 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
         wide = own.pivot_table(index=index, columns=["contact", "phase", "valence"], values="mean", sort=True)
         valences = np.array(sorted(own.valence.unique()))
         for name, kind in kinds.items():
-            weights = _line(valences, kind)
+            weights = line(valences, kind)
             slope = sum(
                 sign * wide[contact, phase][list(valences)].to_numpy() @ weights
                 for (contact, phase), sign in kind.contrast.items()
@@ -82,6 +83,17 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
                 pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name)
             )
     return pd.concat(parts, ignore_index=True)
+
+
+def scene_slope(
+    out: np.ndarray, kind: Kind, ladder: Sequence[float], contacts: Sequence[str], phases: Sequence[str]
+) -> np.ndarray:
+    """Slope [n] of one kind's response on valence, scene by scene, of one readout's answers out [X, K, n, phases]."""
+    contrast = sum(
+        sign * np.asarray(out[contacts.index(c), :, :, phases.index(p)], float)
+        for (c, p), sign in kind.contrast.items()
+    )  # [K, n]
+    return line(np.asarray(ladder, float), kind) @ contrast
 
 
 def scene_slopes(
@@ -95,15 +107,11 @@ def scene_slopes(
     answers: (mover, similarity, [X, K, n, phases, readouts]).  Columns: half, readout, kind, mover, similarity, slope
     (mean over the half's scenes), sd over them, n_scenes.
     """
-    valences, rows = np.asarray(ladder, float), []
+    rows = []
     for mover, s, out in answers:
         for r, (readout, kinds) in enumerate(KINDS.items()):
             for name, kind in kinds.items():
-                contrast = sum(
-                    sign * np.asarray(out[contacts.index(c), :, :, phases.index(p), r], float)
-                    for (c, p), sign in kind.contrast.items()
-                )  # [K, n]
-                slope = _line(valences, kind) @ contrast
+                slope = scene_slope(out[..., r], kind, ladder, contacts, phases)
                 for half in (0, 1):
                     own = slope[half::2]
                     rows.append((half, readout, name, mover, s, own.mean(), own.std(ddof=1), len(own)))
@@ -122,11 +130,17 @@ def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rho=np.where(defined, table.slope / table.true_slope, np.nan))
 
 
+def over_truth(slopes: pd.DataFrame, coefficients: pd.DataFrame, kind: str = "empathy") -> pd.DataFrame:
+    """Slopes of one kind as coefficients `rho`: over the true slopes that a table of `coefficients` was made with."""
+    own = coefficients[coefficients.kind == kind].drop_duplicates("readout").set_index("readout").true_slope
+    return slopes.assign(rho=slopes.slope / slopes.readout.astype(str).map(own))
+
+
 def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataFrame:
     """Interpolate `value` linearly in angle to similarity s, per every other column (levels are uniform in angle)."""
     if not 0 <= s <= 1:
         raise ValueError(f"similarity must be within 0 and 1, not {s}")
-    keys = [c for c in table if c in {*AGENT, "mover", "readout", "kind", "measure"}]
+    keys = [c for c in table if c in KEYS]
     wide = table.pivot_table(index=keys, columns="similarity", values=value)
     angle = np.arccos(np.clip(wide.columns.to_numpy(), 0, 1))
     order, wanted = np.argsort(angle), np.arccos(s)

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from . import metrics, stats
+from . import continuity, metrics, stats
+from .evidence import S_HIGH, P, S
 from .evidence import Evidence as Evidence
-from .evidence import P, S
 from .metrics import CONTROLS
 from .rules import FAMILIES, SWEEP, Bar, Criterion, Measured, Prediction
 
@@ -26,6 +26,7 @@ TREND = 0.01  # level of Page's test
 SCALING_NULL = 0.02  # per decade
 SPLIT_HALF, ICC, RECOVERY, R2, FORECAST = 0.8, 0.75, 0.1, 0.95, 0.3  # bars of P7 and of the calibration
 JUMP = 0.25  # share of the range
+INTERPOLATIONS = ("axis", "whole")  # ways from the other's code to the self's
 
 
 def _measure(name: str, **where) -> Callable[[Evidence, list[int]], np.ndarray]:
@@ -66,6 +67,25 @@ def _empathy(head: str) -> tuple[Criterion, ...]:
 def _beyond_inputs(head: str) -> tuple[Criterion, ...]:
     """P2b: more than heads on pixels and on the untrained encoder have."""
     return (Criterion("the excess over inputs", Bar("above", 0), (Bar("below", 0),), _excess(head)),)
+
+
+def _curve(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
+    return lambda e, seeds: e.curve(head, seeds)[1]
+
+
+def _patch_contrast(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
+    """rho with the code patched all the way along the self-other axis, beyond as far along random axes."""
+    return lambda e, seeds: e.moved(head, seeds, "axis")[1][:, -1] - e.moved(head, seeds, "random")[1][:, -1]
+
+
+def _smooth(head: str, sign: int = 1) -> Callable[[Evidence, list[int]], np.ndarray]:
+    return lambda e, seeds: sign * continuity.lead(*e.curve(head, seeds))
+
+
+def _along(head: str, shape: Callable, worse: Callable) -> Callable[[Evidence, list[int]], np.ndarray]:
+    """The worse of two ways from the other's code to the self's: along the axis between all others and the self, and
+    straight from each code to its partner."""
+    return lambda e, seeds: worse(*(shape(*e.moved(head, seeds, path)) for path in INTERPOLATIONS))
 
 
 def _pending(criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
@@ -140,9 +160,19 @@ def _rows() -> list[Prediction]:
             "random axes",
             "05-continuity",
             (
-                Criterion("rho(.9) - rho(0)", Bar("above", MARGIN), (Bar("below", MARGIN),)),
-                Criterion("rho over levels of similarity", Bar("rising", TREND), (Bar("falling", TREND),)),
-                Criterion("the patch contrast", Bar("above", 0)),
+                Criterion(
+                    "rho(.9) - rho(0)",
+                    Bar("above", MARGIN),
+                    (Bar("below", MARGIN),),
+                    lambda e, seeds: e.rho("reward", seeds, s=S_HIGH) - e.rho("reward", seeds, s=0.0),
+                ),
+                Criterion(
+                    "rho over levels of similarity",
+                    Bar("rising", TREND),
+                    (Bar("falling", TREND),),
+                    _curve("reward"),
+                ),
+                Criterion("the patch contrast", Bar("above", 0), values=_patch_contrast("reward")),
             ),
             "reward",
         ),
@@ -151,21 +181,37 @@ def _rows() -> list[Prediction]:
             "The more alike in conduct, the more of it",
             "animacy contrast of rho",
             "05-continuity",
-            (Criterion("the animacy contrast", Bar("above", 0), (Bar("below", 0),)),),
+            (
+                Criterion(
+                    "the animacy contrast", Bar("above", 0), (Bar("below", 0),), _contrast("reward", mover="drifter")
+                ),
+            ),
             "reward",
         ),
         Prediction(
             "P4",
             "Empathy is a continuous spectrum",
             "smooth curve in angle against the best step, leave-one-out, per agent; largest adjacent jump; likewise "
-            "along latent interpolation; pixels' own score beside it",
+            "along latent interpolation (the worse of axis and whole code, s = {s:g}); pixels' own score beside it",
             "05-continuity",
             (
-                Criterion("the smooth curve's lead", Bar("more than 2 SE above", 0)),
-                Criterion("the largest jump's share of the range", Bar("below", JUMP)),
-                Criterion("the lead along latent interpolation", Bar("more than 2 SE above", 0)),
-                Criterion("the largest jump's share there", Bar("below", JUMP)),
-                Criterion("the step's lead", None, (Bar("more than 2 SE above", 0),)),
+                Criterion("the smooth curve's lead", Bar("more than 2 SE above", 0), values=_smooth("reward")),
+                Criterion(
+                    "the largest jump's share of the range",
+                    Bar("below", JUMP),
+                    values=lambda e, seeds: continuity.jump(e.curve("reward", seeds)[1]),
+                ),
+                Criterion(
+                    "the lead along latent interpolation",
+                    Bar("more than 2 SE above", 0),
+                    values=_along("reward", continuity.lead, np.minimum),
+                ),
+                Criterion(
+                    "the largest jump's share there",
+                    Bar("below", JUMP),
+                    values=_along("reward", lambda x, y: continuity.jump(y), np.maximum),
+                ),
+                Criterion("the step's lead", None, (Bar("more than 2 SE above", 0),), _smooth("reward", -1)),
             ),
             "reward",
         ),

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import config, models, stimuli, world
+from . import config, metrics, models, stimuli, world
 from .heads import READOUTS
 from .stimuli import CONTACTS, PHASES
 
@@ -83,6 +83,27 @@ def scenes(heads: nn.Module, codes: Codes) -> Iterator[tuple[str, float, Tensor]
     with torch.no_grad():
         for (mover, s), z in codes.items():
             yield mover, s, heads(z).cpu()
+
+
+def surface(
+    heads: nn.Module, model: nn.Module, cfg: config.Surface, data: config.Episodes, device: str = "cpu"
+) -> pd.DataFrame:
+    """Slopes of the empathy contrast for others of every look, purpose and taste, encoded and read one by one.
+
+    Columns taste, purpose, similarity, readout, slope (mean over scenes), sd, n_scenes.
+    """
+    look, ladder = world.look(data.world, data.seed, device), data.world.ladder
+    met, shape, rows = CONTACTS[:2], (2, len(ladder), cfg.scenes, len(PHASES) - 1, len(READOUTS)), []
+    for mover in stimuli.conducts(cfg.battery.levels, cfg.tastes):
+        scenes = stimuli.make(cfg.drawn(), (mover,)).to(device)
+        for angle, s in zip(angles := stimuli.angles(cfg.battery.levels), stimuli.similarity(angles), strict=True):
+            z = models.encode(model, *stimuli.present(scenes, 0, angle.to(device), data.world, look, contacts=len(met)))
+            with torch.no_grad():
+                out = heads(z[:, -len(PHASES) : -1]).view(shape).cpu()  # nothing is read after contact
+            for r, readout in enumerate(READOUTS):
+                slope = metrics.scene_slope(out[..., r], metrics.KINDS[readout]["empathy"], ladder, met, PHASES)
+                rows.append((mover.taste, mover.purpose, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
+    return pd.DataFrame(rows, columns=["taste", "purpose", "similarity", "readout", "slope", "sd", "n_scenes"])
 
 
 @torch.no_grad()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
-from . import config, stats
-from .predictions import slope
+from . import config, continuity, stats
+from .predictions import JUMP, slope
 
 KAPPAS = np.array([-1.0, 0.0, 0.25, 0.5, 1.0])
 LEVELS = 11  # of similarity, as in the battery
@@ -19,6 +21,14 @@ DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "heavy-tailed": lambda rng, n: rng.standard_t(5, n),
     "lower of two means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)) + [0.0, 0.5],
     "lower of two equal means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)),
+}
+
+CURVES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {  # over a dose from 0 to 1, one agent's
+    "ramp": lambda x, rng: x,
+    "bend": lambda x, rng: x ** rng.uniform(2, 4),
+    "sigmoid": lambda x, rng: expit((x - rng.uniform(0.4, 0.8)) / 0.12),
+    "one step": lambda x, rng: 1.0 * (x > rng.uniform(0.15, 0.85)),
+    "two steps": lambda x, rng: 0.5 * (x > rng.uniform(0.15, 0.45)) + 0.5 * (x > rng.uniform(0.55, 0.85)),
 }
 
 
@@ -53,3 +63,24 @@ def _studies(cfg: config.Simulations, n: int) -> Iterator[tuple[str, str, list[b
     yield "false positives of equivalence", "at the margin", [stats.equivalence(x, MARGIN) < 0.05 for x in at_margin]
     flat = rng.standard_normal((cfg.studies, n, LEVELS)) + 3 * rng.standard_normal((cfg.studies, n, 1))
     yield "false positives of Page's test", "no trend", [stats.page(x) < 0.05 for x in flat]
+
+
+def shapes(cfg: config.Shapes) -> pd.DataFrame:
+    """How often the verdict on the shape of a curve is right: curve, noise, statistic, rate.
+
+    For every planted curve and level of noise: `smooth` and `step`, the share of studies that would say so by P4's
+    bars on the lead of the smooth curve; `small jumps`, by its bar on the largest jump; and `agents smooth`, the share
+    of single agents whose own lead is above 0.
+    """
+    dose, rng, rows = np.linspace(0, 1, cfg.levels), np.random.default_rng(cfg.seed), []
+    for name, noise in product(CURVES, cfg.noise):
+        y = np.stack([CURVES[name](dose, rng) for _ in range(cfg.curves)])
+        y = y + noise * rng.standard_normal(y.shape)
+        lead, jump = continuity.lead(dose, y), continuity.jump(y)
+        drawn = rng.integers(cfg.curves, size=(cfg.studies, cfg.agents))
+        mean, error = lead[drawn].mean(1), lead[drawn].std(1, ddof=1) / np.sqrt(cfg.agents)
+        wide = jump[drawn].mean(1) + 2 * jump[drawn].std(1, ddof=1) / np.sqrt(cfg.agents)
+        found = {"smooth": mean > 2 * error, "step": mean < -2 * error, "small jumps": wide < JUMP}
+        found["agents smooth"] = lead > 0
+        rows += [(name, noise, statistic, float(hits.mean())) for statistic, hits in found.items()]
+    return pd.DataFrame(rows, columns=["curve", "noise", "statistic", "rate"])

@@ -23,14 +23,38 @@ CONTACTS = ("event", "twin", "averted")
 PHASES = ("approach", "contact", "after")
 MOVERS = ("self", "other", "drifter")
 CANDIDATES = 12  # contexts drawn per scene kept: about one in five leaves the room that a matched set needs
+PURPOSES = (0.0, 0.9)  # of the movers of `conducts`, from a drifter to the most purposeful other
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Who moves in a scene, with what purpose, and by what taste."""
+
+    body: str
+    purpose: float
+    taste: str
+
+
+def usual(cfg: config.World) -> tuple[Mover, ...]:
+    """The battery's own movers, in the order of `MOVERS`."""
+    purpose = {"self": cfg.purpose, "other": cfg.purpose, "drifter": 0.0}
+    return tuple(Mover(body, purpose[body], cfg.taste) for body in MOVERS)
+
+
+def conducts(levels: int, tastes: tuple[str, ...]) -> tuple[Mover, ...]:
+    """Others of every taste at `levels` of purpose, taste by taste.
+
+    Each is to have scenes of its own: contexts that have room whatever the conduct are those that hardly show it.
+    """
+    return tuple(Mover("other", float(p), taste) for taste in tastes for p in np.linspace(*PURPOSES, levels).round(4))
 
 
 @dataclass(frozen=True)
 class Scenes:
     """Templates of n scenes, X = len(CONTACTS), T = context + len(PHASES), roles M (0 = mover).
 
-    pos, actions [mover kinds, n, T, M]; items [mover kinds, X, K, n, T, M, N] ranks + 1; side [n] where the mover's
-    chamber is drawn; angle [n] looks of the other in scenes whose mover is the self.
+    pos, actions [movers, n, T, M]; items [movers, X, K, n, T, M, N] ranks + 1; side [n] where the mover's chamber is
+    drawn; angle [n] looks of the other in scenes whose mover is the self.
     """
 
     pos: Tensor
@@ -73,12 +97,15 @@ def similarity(angle: Tensor) -> list[float]:
     return [round(float(a), 4) for a in angle.double().cos().clamp(min=0)]
 
 
-@lru_cache(maxsize=8)
-def make(cfg: config.Battery) -> Scenes:
-    """Draw templates: the same first state and random numbers for every mover, kept only if every variant has room."""
+@lru_cache(maxsize=64)
+def make(cfg: config.Battery, movers: tuple[Mover, ...] = ()) -> Scenes:
+    """Draw templates: the same first state and random numbers for every mover, kept only if every variant has room.
+
+    movers: the `usual` ones by default.  Raises ValueError if too few contexts fit.
+    """
     count = cfg.scenes * CANDIDATES
     first = _first(cfg, count)
-    runs = [_context(cfg, first, mover) for mover in MOVERS]
+    runs = [_context(cfg, first, mover) for mover in movers or usual(cfg.world)]
     good = torch.stack([run["good"] for run in runs]).all(0).nonzero().squeeze(1)
     if len(good) < cfg.scenes:
         raise ValueError(f"only {len(good)} of {count} contexts fit this world, {cfg.scenes} wanted: lower max_items")
@@ -93,12 +120,12 @@ def _first(cfg: config.Battery, count: int) -> State:
     return world.reset(everywhere, count, world.generator(cfg.seed, "battery/first"))
 
 
-def _context(cfg: config.Battery, state: State, mover: str) -> dict[str, Tensor]:
+def _context(cfg: config.Battery, state: State, mover: Mover) -> dict[str, Tensor]:
     """Ordinary frames up to the approach, in role space: pos, actions [B, T, M], items [B, T, M, N], good [B]."""
     g = world.generator(cfg.seed, "battery/context")
-    worth = world.values(cfg.world)
-    worth = worth if mover == "self" else worth.flip(0)
-    purpose = torch.tensor([0.0 if mover == "drifter" else cfg.world.purpose, cfg.world.purpose])
+    worth = world.values(cfg.world.model_copy(update={"taste": mover.taste}))
+    worth = worth if mover.body == "self" else worth.flip(0)
+    purpose = torch.tensor([mover.purpose, cfg.world.purpose])
     state = replace(state, purpose=purpose.expand(len(state), 2))
     frames = [_small(state.pos, torch.full_like(state.pos, -1), state.items)]
     for t in range(cfg.context):
@@ -172,14 +199,15 @@ def _script(cfg: config.Battery, run: dict[str, Tensor]) -> tuple[Tensor, Tensor
 
 
 def instantiate(
-    scenes: Scenes, mover: str, angle: Tensor | None = None, contacts: int = len(CONTACTS)
+    scenes: Scenes, mover: str | int, angle: Tensor | None = None, contacts: int = len(CONTACTS)
 ) -> tuple[State, Tensor]:
     """Body-space states and the self's previous actions of one mover's scenes, batched [X * K * n * T].
 
-    angle [] in radians is the other's looks; None keeps each scene's own (self scenes).  Only the first `contacts` of
-    CONTACTS are laid out.  Previous actions are [X * K * n, T] in the convention of `Batch.prev_action`.
+    mover: one of `MOVERS`, or the place of an other among the movers given to `make`.  angle [] in radians is the
+    other's looks; None keeps each scene's own.  Only the first `contacts` of CONTACTS are laid out.  Previous actions
+    are [X * K * n, T] in the convention of `Batch.prev_action`.
     """
-    kind = MOVERS.index(mover)
+    kind = mover if isinstance(mover, int) else MOVERS.index(mover)
     items = scenes.items[kind][:contacts].long()
     x, k, n, t, m, cells = items.shape
     pos = scenes.pos[kind].long().expand(x, k, n, t, m)
@@ -204,7 +232,7 @@ def instantiate(
 
 def present(
     scenes: Scenes,
-    mover: str,
+    mover: str | int,
     angle: Tensor | None,
     cfg: config.World,
     look: world.Look,

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import codes, config, episodes, heads, metrics, models, responses, simulations, stimuli
+from . import codes, config, episodes, heads, interventions, metrics, models, responses, simulations, stimuli
 from .store import Result, Store
 
 FAMILIES = ("recurrent", "pixels", "untrained")
@@ -28,7 +28,7 @@ WEIGHTS = 5  # seeds whose agents are published with weights, heads and all
 MODELS = 20  # seeds whose world models are published with weights
 POPULATION = 64  # agents that train as one on CUDA
 TRAINED = (config.Model, config.Heads)
-AGENTLESS = (config.Battery, config.Returns, config.Simulations)
+AGENTLESS = (config.Battery, config.Returns, config.Simulations, config.Shapes)
 EXPECTED = {  # seconds on one core
     "battery": 40.0,
     "returns": 120.0,
@@ -38,7 +38,10 @@ EXPECTED = {  # seconds on one core
     "heads": 33.0,
     "responses": 1.5,
     "precision": 6.0,
+    "surface": 10.0,
+    "interventions": 15.0,
     "simulations": 60.0,
+    "shapes": 60.0,
 }
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 
@@ -57,11 +60,13 @@ class Profile:
     heads: dict
     codes: dict
     battery: dict
+    surface: dict
     simulations: dict
+    shapes: dict
 
 
 PROFILES = {
-    "paper": Profile(40, 20, {}, {}, {}, {}, {}, {}),
+    "paper": Profile(40, 20, *[{}] * 8),
     "quick": Profile(
         3,
         2,
@@ -70,7 +75,9 @@ PROFILES = {
         {"updates": 600, "reward_updates": 1200},
         {"fit_scenes": 1024},
         {"scenes": 64, "rollouts": 64},
+        {"scenes": 16},
         {"studies": 100, "resamples": 499},
+        {"studies": 100, "curves": 20},
     ),
 }
 
@@ -82,13 +89,14 @@ def reference(
     exposures: tuple[float, ...] | None = None,
     model: dict | None = None,
     heads: dict | None = None,
+    levels: int | None = None,
 ) -> list[config.Stage]:
     """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery.
 
-    exposures: those of every seed; by default p = 0, and for the sweep's seeds all of `EXPOSURES`.
+    exposures: those of every seed; by default p = 0, and for the sweep's seeds all of `EXPOSURES`.  levels: of looks.
     """
     sizes = PROFILES[profile]
-    battery = config.Battery(**sizes.battery)
+    battery = config.Battery(**{**sizes.battery, **({} if levels is None else {"levels": levels})})
     cells: list[config.Stage] = [battery]
     for seed in range(sizes.seeds if seeds is None else seeds):
         for family in families:
@@ -135,15 +143,36 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[config
     return cells
 
 
+def continuity(
+    profile: str = "paper",
+    seeds: int | None = None,
+    exposure: float = 0.0,
+    levels: int | None = None,
+) -> list[config.Stage]:
+    """Cells of looks and conduct by degrees: those of the reference study, and what more its agents are asked.
+
+    Interventions at one exposure; looks by conduct at this one and at all of `EXPOSURES`, for the sweep's seeds.
+    """
+    sizes = PROFILES[profile]
+    usual = reference(profile, seeds, exposures=(exposure,), levels=levels)
+    cells = list(dict.fromkeys([*usual, *reference(profile, seeds, levels=levels)]))
+    battery, heads = usual[0], [c.heads for c in cells if isinstance(c, config.Responses)]
+    swept = [head for head in heads if head.model.data.seed < sizes.sweep]
+    cells += [config.Interventions(heads=head, battery=battery) for head in heads if head.exposure == exposure]
+    cells += [config.Surface(heads=head, battery=battery, **sizes.surface) for head in swept]
+    return [battery, config.Shapes(levels=battery.levels - 1, **sizes.shapes), *cells[1:]]
+
+
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
+    "continuity": continuity,
 }
 
 
 def everything(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
-    """The cells of all studies, each once; `seeds` is the reference study's, the others have at most as many."""
-    cells = reference(profile, seeds)
+    """The cells of all studies, each once; the calibration has at most the sweep's seeds."""
+    cells = continuity(profile, seeds)
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
     cells += calibration(profile, few)
     return list(dict.fromkeys(cells))
@@ -180,6 +209,7 @@ class Agent:
         self.cfg, self.store, self.device, self.quiet = cfg, store, device, quiet
         self._scenes: dict[config.Battery, tuple[stimuli.Scenes, torch.Tensor]] = {}
         self._shown: dict[config.Battery, responses.Codes] = {}
+        self._pairs: dict[config.Battery, interventions.Pairs] = {}
 
     @cached_property
     def episodes(self) -> episodes.Batch:
@@ -240,6 +270,10 @@ class Agent:
             tables = {"measures": codes.measure(cell, self.model, self.shown(cell.battery))}
         elif isinstance(cell, config.Precision):
             tables = {"precision": self._precision(cell, head)}
+        elif isinstance(cell, config.Surface):
+            tables = {"surface": responses.surface(head, self.model, cell, self.cfg.data, self.device)}
+        elif isinstance(cell, config.Interventions):
+            tables = self._interventions(cell, head)
         else:
             tables = self._responses(cell, head)
         digest = self.scenes(cell.battery)[0].digest
@@ -263,6 +297,17 @@ class Agent:
             table = metrics.scene_slopes(answers, ladder, stimuli.CONTACTS, stimuli.PHASES)
             parts.append(table.assign(set=number))
         return pd.concat(parts, ignore_index=True)
+
+    def _interventions(self, cell: config.Interventions, head: heads.Heads) -> dict[str, pd.DataFrame]:
+        if cell.battery not in self._pairs:
+            scenes = self.scenes(cell.battery)[0].to(self.device)
+            self._pairs[cell.battery] = interventions.Pairs.of(self.model, cell.battery, scenes, self.cfg.data)
+        pairs, ladder = self._pairs[cell.battery], self.cfg.data.world.ladder
+        measures = interventions.distances(cell, head, pairs, ladder)
+        return {
+            "interventions": interventions.run(cell, head, pairs, ladder),
+            "measures": pd.DataFrame(measures, columns=MEASURE),
+        }
 
     def true_value(self, cell: config.Responses) -> torch.Tensor:
         """V_pi [X, K, n, phases] of self scenes for an agent of this coupling."""
@@ -315,7 +360,9 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
 
 def make(stage: config.Stage, store: Store) -> None:
     """Compute and store a result that needs no agent: a battery, its true returns, or simulated studies."""
-    {"battery": _make_battery, "returns": _make_returns, "simulations": _make_simulations}[stage.stage](stage, store)
+    makers = {"battery": _make_battery, "returns": _make_returns}
+    makers |= {"simulations": _make_simulations, "shapes": _make_shapes}
+    makers[stage.stage](stage, store)
 
 
 def _make_battery(battery: config.Battery, store: Store) -> None:
@@ -339,6 +386,11 @@ def _make_returns(cfg: config.Returns, store: Store) -> None:
 def _make_simulations(cfg: config.Simulations, store: Store) -> None:
     start, table = time.perf_counter(), simulations.run(cfg)
     store.write(cfg, time.perf_counter() - start, {"simulations": table})
+
+
+def _make_shapes(cfg: config.Shapes, store: Store) -> None:
+    start, table = time.perf_counter(), simulations.shapes(cfg)
+    store.write(cfg, time.perf_counter() - start, {"shapes": table})
 
 
 def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
@@ -470,7 +522,9 @@ def prerequisites(todo: list[config.Stage], store: Store) -> list[config.Stage]:
             found.append(cell)
         shared |= {stage.address: stage for stage in found}
     order = {kind: i for i, kind in enumerate(AGENTLESS)}
-    need = [s for s in shared.values() if not store.has(s.address, weights=not isinstance(s, config.Simulations))]
+    need = [
+        s for s in shared.values() if not store.has(s.address, weights=isinstance(s, (config.Battery, config.Returns)))
+    ]
     return sorted(need, key=lambda stage: order[type(stage)])
 
 
@@ -529,14 +583,14 @@ def agent_columns(cell: config.Stage) -> dict:
     return {"seed": model.data.seed, "family": family, **own}
 
 
-def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame:
-    """One tidy table over cells that are at hand, with the columns of `agent_columns`."""
+def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame | None:
+    """One tidy table over cells that are at hand, with the columns of `agent_columns`; None where no cell has it."""
     parts = []
     for cell in cells:
         result = store.read(cell.address)
         if table in result.tables:  # code cells have no responses
             parts.append(result.tables[table].assign(**agent_columns(cell)))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else None
 
 
 def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:

@@ -1,0 +1,180 @@
+"""Claims about interventions: what is planted on an axis is moved along it, erased with it, and by nothing else."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_battery
+
+from vicarious import config, interventions, metrics, responses, stimuli, study, world
+from vicarious.interventions import Pairs
+
+LADDER = (-1.0, 0.0, 1.0)
+SCENES, LEVELS, WIDTH = 32, 5, 8
+HEADS = config.Heads(model=config.Model(data=config.Episodes(seed=7)))
+CELL = config.Interventions(heads=HEADS, battery=config.Battery(levels=LEVELS, scenes=SCENES))
+SIMILARITY = torch.tensor(stimuli.similarity(stimuli.angles(LEVELS)))
+
+
+@pytest.fixture
+def planted():
+    """Codes whose unit 0 says whose chamber is on the left, unit 1 what the mover meets, and the rest nothing."""
+    g = torch.Generator().manual_seed(0)
+    z = 0.3 * torch.randn(2, LEVELS, 2, len(LADDER), SCENES, 2, WIDTH, generator=g)
+    side = torch.arange(SCENES) // 2 % 2
+    met = torch.zeros(2, len(LADDER))
+    met[0] = torch.tensor(LADDER)
+    sign = (1.0 - 2 * side)[:, None]
+    z[..., 1] = met[None, None, :, :, None, None]
+    z[0, ..., 0] = sign
+    z[1, ..., 0] = sign * (2 * SIMILARITY - 1).view(-1, 1, 1, 1, 1)
+    z[..., 7] = sign  # which side the mover is drawn on can be seen
+    return Pairs(z[0], z[1], 2 * (1 - SIMILARITY), side)
+
+
+def answers(x):
+    """What is met, as far as unit 0 agrees with the side: 1 for the self, 0 for an orthogonal other."""
+    return (x[..., 1] * (1 + x[..., 0] * x[..., 7]) / 2)[..., None]
+
+
+READER = SimpleNamespace(mean=torch.zeros(WIDTH), scale=torch.ones(WIDTH), nets=dict.fromkeys(metrics.KINDS, answers))
+
+
+@pytest.fixture
+def found(planted):
+    table = interventions.run(CELL, READER, planted, LADDER)
+    return table[table.readout == "reward"].set_index(["path", "mover", "similarity", "alpha"]).slope.sort_index()
+
+
+def test_along_the_axis_the_other_becomes_the_self_and_the_self_the_other(found):
+    for s in SIMILARITY.double().round(decimals=4).tolist():
+        for alpha in (0.0, 0.5, 1.0):
+            assert found["axis", "other", s, alpha] == pytest.approx(s + alpha * (1 - s), abs=0.06)
+            assert found["axis", "self", s, alpha] == pytest.approx(1 - alpha * (1 - s), abs=0.06)
+            assert found["whole", "other", s, alpha] == pytest.approx(s + alpha * (1 - s), abs=0.03)
+
+
+def test_random_axes_of_the_same_length_do_less(found):
+    gained = found["axis", "other", 0.0, 1.0] - found["random", "other", 0.0, 1.0]
+    assert gained > 0.6, "two of eight units matter here, so a random axis does something"
+
+
+def test_without_the_axis_self_and_other_are_answered_alike(found):
+    for s in (0.0, 0.7071):
+        assert found["erased", "self", s, 1.0] == pytest.approx(found["erased", "other", s, 1.0], abs=0.06)
+        apart = found["erased at random", "self", s, 1.0] - found["erased at random", "other", s, 1.0]
+        assert apart > 0.4 * (1 - s)
+
+
+def test_axes_are_found_in_other_scenes_than_those_they_are_used_in(planted):
+    own, other = planted.read(READER, "reward")
+    seen = []
+    for here, _ in interventions._halves(CELL, own, other, planted.side):
+        assert len({int(planted.side[i]) for i in here}) == 1 and len({int(i) % 2 for i in here}) == 1
+        seen += here.tolist()
+    assert sorted(seen) == list(range(SCENES))
+    for half in (0, 1):  # codes of a half do not change its own axes
+        changed = other.clone()
+        changed[:, :, :, half::2] += 5
+        for (here, axes), (_, same) in zip(
+            interventions._halves(CELL, own, other, planted.side),
+            interventions._halves(CELL, own, changed, planted.side),
+            strict=True,
+        ):
+            assert torch.equal(axes.own, same.own) == (int(here[0]) % 2 == half)
+
+
+def test_distances_and_places_are_what_was_planted(planted):
+    rows = {(name, s): v for name, _, s, v in interventions.distances(CELL, READER, planted, LADDER)}
+    for s in SIMILARITY.double().round(decimals=4).tolist():
+        assert rows["position_reward", s] == pytest.approx(s, abs=0.05)
+        assert rows["distance_pixels", s] == pytest.approx(2 * (1 - s), abs=1e-4)
+    assert rows["distance_reward", 0.0] > rows["distance_reward", 0.7071]
+
+
+def test_partial_effects_tell_what_matters_among_scenes_from_what_only_goes_with_it():
+    g, n = torch.Generator().manual_seed(1), 400
+    own, other = torch.zeros(2, LEVELS, 2, len(LADDER), n, 2, WIDTH)
+    far = torch.rand(LEVELS, n, generator=g) + 1 - SIMILARITY[:, None]
+    other[..., 0] = far.view(LEVELS, 1, 1, n, 1)
+    other[:, 0, :, :, :, 1] = torch.tensor(LADDER).view(1, -1, 1, 1)
+    own[..., 1] = other[..., 1]
+    reader = SimpleNamespace(
+        **{**vars(READER), "nets": dict.fromkeys(metrics.KINDS, lambda x: x[..., 1:2] * (3 - x[..., :1]))}
+    )
+    codes = Pairs(own, other, 2 * (1 - SIMILARITY), torch.arange(n) // 2 % 2)
+    rows = {name: v for name, _, s, v in interventions.distances(CELL, reader, codes, LADDER) if s == 1.0}
+    spread = float(far[1:].std())
+    assert rows["partial_latent_reward"] == pytest.approx(-spread, rel=1e-3)
+    assert rows["partial_pixels_reward"] == pytest.approx(0, abs=1e-3)
+    assert rows["within_latent_reward"] == pytest.approx(
+        -float((far[1:] - far[1:].mean(1, keepdim=True)).std()), rel=1e-3
+    )
+
+
+@pytest.fixture(scope="module")
+def agent(filled):
+    store, cells = filled
+    return study.Agent(cells[1].heads.model, store), cells[1].heads
+
+
+def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):
+    own, _ = agent
+    battery = tiny_battery()
+    pairs = Pairs.of(own.model, battery, own.scenes(battery)[0], own.cfg.data)
+    assert pairs.pixels[0] == 0 and (pairs.pixels.diff() > 0).all()
+    angles = stimuli.angles(battery.levels)
+    assert pairs.pixels.tolist() == pytest.approx((2**1.5 * (angles / 2).sin()).tolist(), abs=1e-5), "two bodies each"
+    for level, s in enumerate(stimuli.similarity(angles)):
+        usual = own.shown(battery)["other", s][:2]
+        for readout, phase in (("reward", 1), ("value", 0)):
+            at = interventions.FRAMES.index(interventions.FRAME[readout])
+            assert torch.equal(pairs.other[level][..., at, :], usual[:, :, :, phase])
+
+
+def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agent):
+    own, cfg = agent
+    battery = tiny_battery().model_copy(update={"scenes": 32})
+    cell, head, ladder = config.Interventions(heads=cfg, battery=battery, axes=2), own.heads(cfg), LADDER
+    pairs = Pairs.of(own.model, battery, stimuli.make(battery), own.cfg.data)
+    table = interventions.run(cell, head, pairs, ladder)
+    shown = responses.encode(own.model, battery, stimuli.make(battery), own.cfg.data)
+    usual = metrics.slopes(responses.respond(head, shown, ladder))
+    usual = usual[(usual.kind == "empathy") & (usual.mover == "other")].set_index(["readout", "similarity"]).slope
+    start = table[(table.alpha == 0) & (table.mover == "other")]
+    assert set(start.path) == {"axis", "whole", "random"}
+    for row in start.itertuples():
+        assert row.slope == pytest.approx(usual[row.readout, row.similarity], abs=1e-5)
+    table = table.set_index(["path", "mover", "alpha", "readout", "similarity"]).slope.sort_index()
+    end, mine = table["whole", "other", 1.0], table["axis", "self", 0.0]
+    assert end.to_numpy() == pytest.approx(mine.to_numpy(), abs=1e-5), "all the way is the self"
+
+
+def test_conduct_by_degrees_can_be_seen_in_the_scenes():
+    """The share of context steps towards the best item, of those in which there is one, rises with purpose."""
+    battery, shares = config.Battery(scenes=64, seed=5), {}
+    _, apart = world.geometry(battery.world.size, torch.device("cpu"))
+    for mover in stimuli.conducts(4, ("shared", "opposite")):
+        scenes = stimuli.make(battery, (mover,))
+        pos, items = scenes.pos[0, :, :, 0].long(), scenes.items[0, 0, 0, :, :, 0].long()
+        worth = world.values(config.World(taste=mover.taste))[1]
+        nearer, chances = 0, 0
+        for t in range(battery.context):
+            appeal = worth[items[:, t].scatter(1, pos[:, t : t + 1], 0)] * 0.8 ** apart[pos[:, t]]
+            best, target = appeal.max(1)
+            closer = apart[pos[:, t + 1], target] < apart[pos[:, t], target]
+            nearer, chances = nearer + int((closer & (best > 0)).sum()), chances + int((best > 0).sum())
+        shares.setdefault(mover.taste, []).append(nearer / chances)
+    for taste, share in shares.items():
+        assert (np.diff(share) > 0).all() and share[0] < 0.5 and share[-1] > 0.75, taste
+
+
+def test_the_surface_asks_about_every_look_and_conduct(agent):
+    own, cfg = agent
+    cell = config.Surface(heads=cfg, battery=tiny_battery(), scenes=8, tastes=("shared", "alien"))
+    table = responses.surface(own.heads(cfg), own.model, cell, own.cfg.data)
+    assert len(table) == 2 * 3 * 3 * 2 and table.slope.notna().all()
+    assert sorted(table.purpose.unique()) == [0.0, 0.45, 0.9] and set(table.n_scenes) == {8}
+    still = table[table.purpose == 0].set_index(["taste", "similarity", "readout"]).slope
+    assert still["shared"].to_numpy() == pytest.approx(still["alien"].to_numpy()), "who seeks nothing has no taste"
