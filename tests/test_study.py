@@ -157,7 +157,7 @@ def tiny(monkeypatch):
         {"latent": 8, "width": 16, "updates": 5},
         {"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},
         {"width": 8, "fit_scenes": 64, "updates": 20},
-        {"scenes": 8, "rollouts": 4, "levels": 5},
+        {"scenes": 32, "rollouts": 4, "levels": 5},
         {"scenes": 8},
         {"studies": 10, "agents": (10,), "resamples": 99},
         {"studies": 10, "curves": 4},
@@ -181,9 +181,9 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     found = chapters.evidence(cells, store, exposure=0.5)
     dose, curve = found.curve("value", [0], "pixels")
     assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
-    alpha, moved = found.moved("value", [0], "whole")
+    alpha, moved = found.moved("value", [0], "whole", "pixels")
     assert alpha.tolist() == [0, 0.25, 0.5, 0.75, 1] and moved.shape == (1, 5) and np.isfinite(moved).all()
-    assert moved[0, 0] == pytest.approx(found.rho("value", [0])[0], abs=1e-3), "not moved is as it was"
+    assert moved[0, 0] == pytest.approx(found.rho("value", [0], "pixels")[0], abs=1e-3), "not moved is as it was"
 
 
 def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):

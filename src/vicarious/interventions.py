@@ -149,7 +149,8 @@ def scene_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor
 def _halves(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> Iterator[tuple[Tensor, Axes]]:
     """(scenes, axes found in the other half's scenes) by half and by the side on which the mover's chamber is drawn.
 
-    By side, because what is coded is whose chamber is whose, and its sign turns with the side.
+    By side, because what is coded is whose chamber is whose, and its sign turns with the side.  A half that has no
+    counterpart on its side, as may be with a handful of scenes, is left out.
     """
     even = torch.arange(len(side), device=side.device) % 2 == 0
     for number, (half, drawn) in enumerate(product((even, ~even), (0, 1))):
