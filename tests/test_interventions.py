@@ -86,10 +86,15 @@ def test_axes_are_found_in_other_scenes_than_those_they_are_used_in(planted):
 
 
 def test_distances_and_places_are_what_was_planted(planted):
-    rows = {(name, s): v for name, _, s, v in interventions.distances(CELL, READER, planted, LADDER)}
+    found = interventions.distances(CELL, READER, planted, LADDER)
+    rows = {(name, s): v for name, mover, s, v in found if mover == "other"}
     for s in SIMILARITY.double().round(decimals=4).tolist():
         assert rows["position_reward", s] == pytest.approx(s, abs=0.05)
         assert rows["distance_pixels", s] == pytest.approx(2 * (1 - s), abs=1e-4)
+    mine = [v for name, mover, _, v in found if (name, mover) == ("position_reward", "self")]
+    assert mine == pytest.approx([1] * LEVELS, abs=0.05)
+    step, rest = 4.0, (WIDTH - 3) * 2 * 0.3**2  # squared, at orthogonal looks: along the axis, and noise
+    assert rows["share_reward", 0.0] == pytest.approx(step / (step + rest), abs=0.05)
     assert rows["distance_reward", 0.0] > rows["distance_reward", 0.7071]
 
 

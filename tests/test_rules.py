@@ -30,14 +30,14 @@ def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.nda
             slope, spread = 1.0, 0.15
         kappa = np.broadcast_to(np.array([-1.0, 0.0, 0.25, 0.5, 1.0]), (N, 5))
         return np.stack([kappa, slope * kappa + spread * rng.normal(size=(N, 5))], -1)
-    if criterion.statistic is not None:  # a correlation
-        r = {"supported": 0.9, "contradicted": -0.9, "underpowered": 0.35}[goal]
-        x = rng.normal(size=N)
-        return np.stack([x, r * x + np.sqrt(1 - r**2) * rng.normal(size=N)], 1)
     bar = criterion.supports or criterion.contradicts[0]
     if bar.kind == "rising":
         step = {"supported": 0.5, "contradicted": -0.5, "underpowered": 0.0}[goal]
         return step * np.arange(11) + rng.normal(size=(N, 11))
+    if criterion.statistic is not None:  # a correlation
+        r = {"supported": 0.9, "contradicted": -0.9, "underpowered": 0.35}[goal]
+        x = rng.normal(size=N)
+        return np.stack([x, r * x + np.sqrt(1 - r**2) * rng.normal(size=N)], 1)
     if criterion.supports is None:  # speaks against only
         centre, width = {"supported": (-0.3, noise), "contradicted": (0.3, noise), "underpowered": (0.0, 2.0)}[goal]
         return centre + width * noise_of(rng)

@@ -141,7 +141,9 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
 def test_only_reference_agents_are_published_with_weights():
     tables, weights = study.publication(study.everything(seeds=study.MODELS + 1))
     heads = [w for w in weights if isinstance(w, config.Heads)]
-    assert {w.model.data.seed for w in heads} == set(range(study.WEIGHTS))
+    swept = [w for w in heads if w.exposure or w.model.family != "recurrent"]
+    assert {w.model.data.seed for w in swept} == set(range(study.WEIGHTS)) and len(swept) == study.WEIGHTS * 8
+    assert {w.model.data.seed for w in heads} == set(range(study.MODELS))
     assert {w.data.seed for w in weights if isinstance(w, config.Model)} == set(range(study.MODELS))
     assert all(w.kappa == 0 and w.lessons == "own" and not w.model.data.world.solitary for w in heads)
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
@@ -169,8 +171,8 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     cells = study.continuity("tiny", exposure=0.5, levels=5)
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {
-        "responses": 12,
-        "surface": 12,
+        "responses": 8,
+        "surface": 8,
         "codes": 3,
         "interventions": 3,
         "battery": 1,
@@ -189,7 +191,9 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
 def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):
     cells = study.reference(seeds=study.PROFILES["paper"].sweep + 2)
     met = pd.DataFrame([study.agent_columns(c) for c in cells if isinstance(c, config.Responses)])
-    assert met.groupby("exposure").seed.nunique().to_dict() == {0.0: 22, 0.1: 20, 1.0: 20}
+    met = met.groupby(["family", "exposure"]).seed.nunique()
+    assert met["recurrent"].to_dict() == {0.0: 22, 0.1: 20, 1.0: 20}
+    assert met["pixels"].to_dict() == met["untrained"].to_dict() == {0.0: 22, 0.1: 10, 1.0: 10}
     assert {c.heads.exposure for c in study.reference(seeds=22, exposures=(0.3,)) if hasattr(c, "heads")} == {0.3}
 
 

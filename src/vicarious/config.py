@@ -296,7 +296,9 @@ class Shapes(Stage):
     agents: int = Field(40, ge=2, description="of a study")
     curves: int = Field(1000, ge=2, description="agents that are simulated, of whom studies are drawn")
     studies: int = Field(1000, ge=10)
-    noise: tuple[float, ...] = Field((0.005, 0.01, 0.02, 0.05, 0.1, 0.2), description="of a level, as a share of the curve's range")
+    noise: tuple[float, ...] = Field(
+        (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), description="of a level, as a share of the curve's range"
+    )
     seed: int = 0
 
 

@@ -1,15 +1,20 @@
-"""Whether a dose-response curve is smooth or jumps, agent by agent (DESIGN 5, P4).
+"""Whether a dose-response curve is smooth or jumps, agent by agent, and what of it goes through the latent (DESIGN 5).
 
 Shapes: n agents, L levels of the dose, in ascending order and the same for all agents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
+
+from . import metrics
+from .evidence import S_HIGH, Evidence
 
 STEPS = (1, 2)  # steps of the rivals
 FEWEST = 4  # levels: with one left out, two steps need three
@@ -79,3 +84,61 @@ def jump(y: np.ndarray) -> np.ndarray:
     """Largest difference between adjacent levels, as a share of the range of the curve, [n] of y [n, L]."""
     span = np.ptp(y, axis=1)
     return np.abs(np.diff(y)).max(1, initial=0.0) / np.where(span > 0, span, np.nan)
+
+
+def roughness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Root mean square [n] of what the smooth curve misses at levels left out, as a share of the curve's range.
+
+    Noise and what the curve's form cannot follow, together: an upper bound on either.
+    """
+    span = np.ptp(y, axis=1)
+    return np.sqrt(left_out(x, y)["smooth"] * y.var(1)) / np.where(span > 0, span, np.nan)
+
+
+def confused_from(e: Evidence) -> float:
+    """The lowest look from which on self and other are confused, their mean who-moved AUC below the gate's; else 1."""
+    t = e.measures[(e.measures.measure == "auc") & (e.measures.mover == "other") & (e.measures.family == "recurrent")]
+    auc = t.groupby("similarity")["value"].mean()
+    decodable = auc.index[auc >= metrics.IDENTITY]
+    above = auc.index[auc.index > decodable.max()] if len(decodable) else auc.index
+    return float(above.min()) if len(above) else 1.0
+
+
+def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
+    """Shape of every agent's curves: columns seed, of (family), curve, lead, jump, roughness.
+
+    Controls bypass the gate.  curve: `looks`, or a way through the latent from the other's code to the self's.
+    """
+    parts = []
+    for family in families:
+        passed, failed = e.agents(readout, family)
+        seeds = passed if family == "recurrent" else sorted([*passed, *failed])
+        for curve in ("looks", "whole", "axis"):
+            x, y = e.curve(readout, seeds, family) if curve == "looks" else e.moved(readout, seeds, curve, family)
+            found = {"lead": lead(x, y), "jump": jump(y), "roughness": roughness(x, y)}
+            parts.append(pd.DataFrame({"seed": seeds, "of": family, "curve": curve, **found}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def mediation(e: Evidence, readout: str, seeds: list[int]) -> dict[str, np.ndarray]:
+    """What the self-other axis does to empathy, per agent [n].
+
+    patched, random: the share of the way from rho to the self's own, at e.s, that a patch all along the axis goes, and
+    one as far along random axes.  intact, erased, erased at random: rho(.9) - rho(0) with the code as it is, without
+    the axis, and without random axes.
+    """
+    own, start = e.rho(readout, seeds, mover="self", s=1.0), e.rho(readout, seeds)
+    end = lambda path, s=None: e.moved(readout, seeds, path, s=s)[1][:, -1]  # noqa: E731
+    shares = {name: (end(path) - start) / (own - start) for name, path in (("patched", "axis"), ("random", "random"))}
+    rises = {path: end(path, S_HIGH) - end(path, 0.0) for path in ("erased", "erased at random")}
+    return shares | {"intact": e.rho(readout, seeds, s=S_HIGH) - e.rho(readout, seeds, s=0.0)} | rises
+
+
+def places(e: Evidence, readout: str, seeds: list[int]) -> pd.DataFrame:
+    """Mean places of other and self on the self-other axis and mean rho, by look: similarity, place, self, rho."""
+    m = e.measures[(e.measures.measure == f"position_{readout}") & (e.measures.family == "recurrent")]
+    t = e.coefficients[(e.coefficients.readout == readout) & (e.coefficients.family == "recurrent")]
+    t = t[(t.kind == "empathy") & (t.mover == "other") & np.isclose(t.exposure, e.exposure) & (t.kappa == 0)]
+    mean = lambda some, value: some[some.seed.isin(seeds)].groupby("similarity")[value].mean()  # noqa: E731
+    found = {"place": m[m.mover == "other"], "self": m[m.mover == "self"]}
+    return pd.DataFrame({k: mean(v, "value") for k, v in found.items()} | {"rho": mean(t, "rho")}).reset_index()

@@ -47,10 +47,12 @@ class Evidence:
         """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
         return self.s == S and self.exposure == P and not self.altered
 
-    def agents(self, readout: str, family: str = "recurrent") -> tuple[list[int], list[int]]:
+    def agents(
+        self, readout: str, family: str = "recurrent", exposure: float | None = None
+    ) -> tuple[list[int], list[int]]:
         """Seeds that pass the readout's gate, and those that do not."""
-        g = self.gates
-        g = g[(g.readout == readout) & (g.family == family) & np.isclose(g.exposure, self.exposure) & (g.kappa == 0)]
+        g, exposure = self.gates, self.exposure if exposure is None else exposure
+        g = g[(g.readout == readout) & (g.family == family) & np.isclose(g.exposure, exposure) & (g.kappa == 0)]
         return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
 
     def rho(

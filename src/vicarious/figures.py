@@ -205,12 +205,15 @@ def _band(ax: Axes, x: np.ndarray, samples: np.ndarray, colour: str, label: str 
     ax.plot(x, samples.mean(0), line, color=colour, label=label, marker="o", ms=3)
 
 
-def similarity_axis(ax: Axes, mark: float | None = None) -> None:
-    """Angle on the axis (levels are uniform in it), similarity written on the ticks, identical looks on the right."""
+def similarity_axis(ax: Axes, mark: float | None = None, confused: float = 1.0) -> None:
+    """Angle on the axis (levels are uniform in it), similarity written on the ticks, identical looks on the right.
+
+    confused: the lowest similarity at which self and other are confused; grey from there.
+    """
     s = np.array([0, 0.31, 0.59, 0.81, 0.95, 1])
     ax.set_xticks(-np.degrees(np.arccos(s)), [f"{x:g}" for x in s])
     ax.set_xlabel("similarity of looks, s = cos(angle)")
-    ax.axvspan(-4.5, 0.5, color="0.93", zorder=0)
+    ax.axvspan(-np.degrees(np.arccos(confused)) - 4.5, 0.5, color="0.93", zorder=0)
     if mark is not None:
         ax.axvline(-np.degrees(np.arccos(mark)), color="0.75", lw=0.8, zorder=0)
 
@@ -242,6 +245,138 @@ def dose_response(evidence: Evidence, exposures: tuple[float, ...], mark: float)
             ax.label_outer()
         row[0].set_ylabel("empathy coefficient rho")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def spectrum(evidence: Evidence, readout: str, confused: float, mark: float) -> Figure:
+    """rho against similarity of looks: every agent a thin line, self and drifter as anchors, controls grey."""
+    fig, ax = plt.subplots(figsize=(7.6, 5.2))
+    t = evidence.coefficients
+    t = t[(t.readout == readout) & (t.kind == "empathy") & np.isclose(t.exposure, evidence.exposure) & (t.kappa == 0)]
+    for family in ("untrained", "pixels"):
+        x, y = _levels(t[(t.family == family) & (t.mover == "other")], "rho")
+        _band(ax, x, y, COLOURS[family], NAMES[family], STYLES[family])
+    own = t[t.family == "recurrent"]
+    x, y = _levels(own[own.mover == "other"], "rho")
+    ax.plot(x, y.T, color=COLOURS["other"], lw=0.5, alpha=0.3)
+    _band(ax, x, y, COLOURS["other"], "world model, other (thin: agents)")
+    x, y = _levels(own[own.mover == "drifter"], "rho")
+    ax.plot(x, y.mean(0), ":", color=COLOURS["drifter"], lw=2.5, label="world model, drifter")
+    ax.plot([0], [own[own.mover == "self"].rho.mean()], "D", color=COLOURS["self"], ms=8, label="world model, self")
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    similarity_axis(ax, mark, confused)
+    ax.set_ylabel("empathy coefficient rho")
+    ax.legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]], confused: float) -> Figure:
+    """Mean rho by looks and purpose, one panel per family and exposure; hatched where self and other are confused.
+
+    table: columns family, exposure, readout, similarity, purpose and rho, over agents.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels) + 0.8, 3.4), sharey=True, squeeze=False)
+    own = table[table.readout == readout]
+    top = max(1.0, own.rho.abs().max())
+    for ax, (family, p) in zip(axes[0], panels, strict=True):
+        some = own[(own.family == family) & np.isclose(own.exposure, p)]
+        wide = some.pivot_table(index="purpose", columns="similarity", values="rho")
+        x = -np.degrees(np.arccos(np.clip(wide.columns.to_numpy(float), 0, 1)))
+        mesh = ax.pcolormesh(
+            x, wide.index, wide, cmap="RdBu_r", vmin=-top, vmax=top, shading="nearest", rasterized=True
+        )
+        edge = -np.degrees(np.arccos(confused)) - np.diff(x).min() / 2
+        ax.add_patch(Rectangle((edge, -1), 200, 3, fill=False, hatch="////", ec="0.35", lw=0))
+        ax.set(xlim=(x.min() - 4.5, 4.5), ylim=(wide.index.min(), wide.index.max()))
+        ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", "0.59", "0.95"])
+        ax.set_title(f"{NAMES[family].removesuffix(' (control)')}, p = {p:g}", fontsize=10)
+    axes[0, 0].set_ylabel("purpose in the scene")
+    fig.supxlabel("similarity of looks, s = cos(angle)", fontsize=11)
+    fig.colorbar(mesh, ax=axes[0], label="rho", shrink=0.9)
+    return fig
+
+
+def conduct(table: pd.DataFrame, readout: str, looks: tuple[float, ...]) -> Figure:
+    """rho against purpose for every taste, one panel per look; table: of agents, with columns as in `surfaces`."""
+    fig, axes = plt.subplots(1, len(looks), figsize=(3.5 * len(looks), 3.4), sharex=True, squeeze=False)
+    colours = dict(zip(("shared", "opposite", "alien"), sns.color_palette("colorblind", 3), strict=True))
+    for ax, s in zip(axes[0], looks, strict=True):
+        at = table[(table.readout == readout) & np.isclose(table.similarity, s, atol=1e-3)]
+        for taste, colour in colours.items():
+            wide = at[at.taste == taste].pivot_table(index="seed", columns="purpose", values="rho")
+            _band(ax, wide.columns.to_numpy(float), wide.to_numpy(), colour, f"{taste} taste")
+        ax.set(title=f"{readout} head, s = {s:.2g}", xlabel="purpose in the scene")
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    axes[0, 0].set_ylabel("rho")
+    axes[0, -1].legend(fontsize=9)
+    return fig
+
+
+def shape(scores: pd.DataFrame, bar: float) -> Figure:
+    """Every agent's lead of the smooth curve and its largest jump; scores: columns of, curve, lead and jump."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    palette = {name: COLOURS[name] for name in scores["of"].unique()}
+    for ax, value, at in zip(axes, ("lead", "jump"), (0.0, bar), strict=True):
+        sns.stripplot(scores, x=value, y="curve", hue="of", palette=palette, dodge=True, size=3.5, alpha=0.7, ax=ax)
+        ax.axvline(at, color="0.6", lw=0.9, ls="--", zorder=0)
+        ax.set_ylabel("")
+    axes[0].set_xlabel("lead of the smooth curve (above 0: smooth)")
+    axes[1].set_xlabel("largest jump, as a share of the range")
+    axes[0].get_legend().remove()
+    handles, labels = axes[1].get_legend_handles_labels()
+    axes[1].legend(handles, [NAMES[label] for label in labels], fontsize=9, loc="lower right")
+    return fig
+
+
+PATHS = {"whole": "the whole code", "axis": "the self-other axis", "random": "random axes, as far"}
+
+
+def moved(evidence: Evidence, readout: str, seeds: list[int], places: pd.DataFrame, reach: np.ndarray) -> Figure:
+    """Left: rho while the other's code goes to the self's; right: rho against its place on the self-other axis.
+
+    places: columns similarity, place and rho, means over agents, as looks alone bring it about; reach [A]: the place
+    that a patch by each alpha reaches.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.2), sharey=True)
+    colours = {"whole": COLOURS["self"], "axis": COLOURS["other"], "random": COLOURS["pixels"]}
+    for path, name in PATHS.items():
+        alpha, y = evidence.moved(readout, seeds, path)
+        _band(left, alpha, y, colours[path], name)
+        if path == "axis":
+            _band(right, reach, y, colours[path], f"patched, s = {evidence.s:g}")
+    left.set(xlabel="share alpha of the way to the self", ylabel=f"rho, {readout} head")
+    left.legend(fontsize=9, loc="upper left")
+    right.plot(places.place, places.rho, "o--", color="0.35", ms=5, label="by looks alone")
+    for row in places.iloc[::2].itertuples():
+        note = {"textcoords": "offset points", "xytext": (5, -9), "fontsize": 8, "color": "0.35"}
+        right.annotate(f"s = {row.similarity:.2g}", (row.place, row.rho), **note)
+    right.set(xlabel="place on the axis (0: orthogonal other, 1: self beside it)")
+    right.legend(fontsize=9, loc="upper left")
+    for ax in (left, right):
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    return fig
+
+
+ERASED = {"axis": "intact", "erased": "axis erased", "erased at random": "random axes erased"}
+
+
+def erasure(table: pd.DataFrame, readout: str) -> Figure:
+    """rho against looks with codes intact and with the axis, or random ones, erased, for the other and the self.
+
+    table: interventions of agents, with rho; intact codes are those of path `axis` at alpha 0.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True)
+    for ax, mover in zip(axes, ("other", "self"), strict=True):
+        own = table[(table.readout == readout) & (table.mover == mover)]
+        for path, line, colour in zip(ERASED, ("-", "--", ":"), (COLOURS[mover], "black", "0.55"), strict=True):
+            at = own[(own.path == path) & (own.alpha == (0 if path == "axis" else 1))]
+            x, y = _levels(at, "rho")
+            _band(ax, x, y, colour, ERASED[path], line)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set_title(f"{mover} moves")
+        similarity_axis(ax)
+    axes[0].set_ylabel(f"rho, {readout} head")
+    axes[0].legend(fontsize=9, loc="upper left")
     return fig
 
 

@@ -167,19 +167,20 @@ def distances(
 ) -> list[tuple[str, str, float, float]]:
     """How far the other is from the self, and what that says about empathy: measure, mover, similarity, value.
 
-    `distance_pixels`: of the two pictures.  Per readout, `distance_<readout>`: mean distance of codes; `position_`:
-    mean place along the self-other axis, from 0 (orthogonal other) to 1 (self); and over all scenes below identical
-    looks, `partial_latent_` and `partial_pixels_`: slopes of a scene's response on both distances at once, and
-    `within_latent_`: on the latent distance among scenes of the same looks; each per standard deviation of it.
+    `distance_pixels`: of the two pictures.  Per readout, `distance_<readout>`: mean distance of codes; `share_`: of its
+    square, what lies along the self-other axis; `position_`, of other and self: mean place along it, from 0 (orthogonal
+    other) to 1 (self beside an orthogonal other).  And over all scenes below identical looks, `partial_latent_` and
+    `partial_pixels_`: slopes of a scene's response on both distances at once, and `within_latent_`: on the latent
+    distance among scenes of the same looks; each per standard deviation of it.
     """
     levels, pixels = stimuli.similarity(stimuli.angles(cfg.battery.levels)), codes.pixels
     rows = [("distance_pixels", "other", s, float(d)) for s, d in zip(levels, pixels, strict=True)]
     for readout in metrics.KINDS:
         own, other = codes.read(heads, readout)
         apart = (own - other).norm(dim=-1).mean((1, 2))  # [L, n]
-        place = _positions(cfg, own, other, codes.side)
-        for s, d, p in zip(levels, apart.mean(1), place, strict=True):
-            rows += [(f"distance_{readout}", "other", s, float(d)), (f"position_{readout}", "other", s, float(p))]
+        shown = {("distance", "other"): apart.mean(1)} | _along(cfg, own, other, codes.side)
+        for (name, mover), values in shown.items():
+            rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(levels, values, strict=True)]
         y = scene_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
         latent, drawn = apart[1:].double(), pixels[1:, None].expand_as(apart[1:]).double()
         both = np.stack([_scored(latent), _scored(drawn)], -1).reshape(-1, 2)
@@ -195,12 +196,17 @@ def _scored(x: Tensor) -> np.ndarray:
     return ((x - x.mean()) / x.std().clamp(min=1e-9)).cpu().numpy()
 
 
-def _positions(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> Tensor:
-    """Mean place of every look [L] along the self-other axis: 0 where looks are orthogonal, 1 where the self is."""
-    places, counts = [], []
+def _along(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> dict[tuple[str, str], Tensor]:
+    """By look [L], means over scenes: places of other and self on the self-other axis, its share of their distance."""
+    parts, counts = [], []
     for here, axes in _halves(cfg, own, other, side):
-        mine, theirs = ((x[:, :, :, here] @ axes.own).mean((1, 2, 3)) for x in (own, other))  # [L]
-        places.append((theirs - theirs[-1]) / (mine.mean() - theirs[-1]))
+        mine, theirs = (x[:, :, :, here] @ axes.own for x in (own, other))  # [L, X, K, n]
+        whole = (own - other)[:, :, :, here].square().sum(-1).mean((1, 2, 3))
+        share = (mine - theirs).square().mean((1, 2, 3)) / whole.clamp(min=1e-9)
+        mine, theirs = mine.mean((1, 2, 3)), theirs.mean((1, 2, 3))
+        start, end = theirs[-1], mine[-1]
+        parts.append(torch.stack([(theirs - start) / (end - start), (mine - start) / (end - start), share]))
         counts.append(len(here))
-    weight = torch.tensor(counts, device=side.device)[:, None]
-    return (torch.stack(places) * weight).sum(0) / weight.sum()
+    weight = torch.tensor(counts, device=side.device)[:, None, None]
+    found = (torch.stack(parts) * weight).sum(0) / weight.sum()
+    return dict(zip((("position", "other"), ("position", "self"), ("share", "other")), found, strict=True))

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from . import continuity, metrics, stats
 from .evidence import S_HIGH, P, S
@@ -102,6 +103,13 @@ def determination(x: np.ndarray) -> float:
     return stats.line(x[..., 0].ravel(), x[..., 1].ravel())[2]
 
 
+def _rank_correlation(x: np.ndarray) -> float:
+    """Mean over agents of the rank correlation of x [n, levels] with the order of the levels."""
+    ranks = scipy.stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2
+    order = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2
+    return float(np.mean(ranks @ order / (np.linalg.norm(ranks, axis=1).clip(1e-12) * np.linalg.norm(order))))
+
+
 def _correlation(x: np.ndarray) -> float:
     return float(np.corrcoef(x[:, 0], x[:, 1])[0, 1])
 
@@ -171,6 +179,7 @@ def _rows() -> list[Prediction]:
                     Bar("rising", TREND),
                     (Bar("falling", TREND),),
                     _curve("reward"),
+                    _rank_correlation,
                 ),
                 Criterion("the patch contrast", Bar("above", 0), values=_patch_contrast("reward")),
             ),

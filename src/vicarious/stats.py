@@ -137,7 +137,12 @@ def equivalence(x: np.ndarray, margin: float) -> float:
 
 
 def page(x: np.ndarray) -> float:
-    """p of Page's (1963) test that x [n, levels] tends upwards along its levels, agents ranked each on their own."""
+    """p of Page's (1963) test that x [n, levels] tends upwards along its levels, agents ranked each on their own.
+
+    1 below two agents or three levels, where there is no such test.
+    """
+    if x.shape[0] < 2 or x.shape[1] < 3:
+        return 1.0
     return float(scipy.stats.page_trend_test(x).pvalue)
 
 

@@ -24,8 +24,8 @@ from .store import Result, Store
 FAMILIES = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
 MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
-WEIGHTS = 5  # seeds whose agents are published with weights, heads and all
-MODELS = 20  # seeds whose world models are published with weights
+WEIGHTS = 5  # seeds whose agents are published with weights, controls and all
+MODELS = 40  # seeds whose world models and heads at p = 0 are published with weights
 POPULATION = 64  # agents that train as one on CUDA
 TRAINED = (config.Model, config.Heads)
 AGENTLESS = (config.Battery, config.Returns, config.Simulations, config.Shapes)
@@ -93,7 +93,8 @@ def reference(
 ) -> list[config.Stage]:
     """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery.
 
-    exposures: those of every seed; by default p = 0, and for the sweep's seeds all of `EXPOSURES`.  levels: of looks.
+    exposures: those of every seed; by default p = 0, and for the sweep's seeds (half as many of the controls) all of
+    `EXPOSURES`.  levels: of looks.
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**{**sizes.battery, **({} if levels is None else {"levels": levels})})
@@ -102,7 +103,8 @@ def reference(
         for family in families:
             data = config.Episodes(seed=seed, **sizes.data)
             world_model = config.Model(data=data, family=family, **{**sizes.model, **(model or {})})
-            for p in exposures or EXPOSURES[: None if seed < sizes.sweep else 1]:
+            swept = sizes.sweep if family == FAMILIES[0] else sizes.sweep // 2
+            for p in exposures or EXPOSURES[: None if seed < swept else 1]:
                 head = config.Heads(model=world_model, exposure=p, **{**sizes.heads, **(heads or {})})
                 cells.append(config.Responses(heads=head, battery=battery))
             cells.append(config.Codes(model=world_model, battery=battery, **sizes.codes))
@@ -605,21 +607,18 @@ def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:
 def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[config.Stage]]:
     """What is published: every stage's tables, and the weights of battery, true returns and first reference agents.
 
-    World models of `MODELS` seeds have theirs, for all studies stand on them, and heads of `WEIGHTS` seeds.
+    World models of `MODELS` seeds have theirs, and their heads at p = 0, for all studies stand on them; controls and
+    other exposures of `WEIGHTS` seeds.
     """
+    usual = [*reference(seeds=MODELS, families=FAMILIES[:1], exposures=(0.0,)), *reference(seeds=WEIGHTS)]
+    kept = {stage for cell in usual for stage in (model_of(cell), getattr(cell, "heads", None))}
     stages: dict[str, config.Stage] = {}
-    weights: dict[str, config.Stage] = {}
-    usual = {model_of(cell) for cell in reference(seeds=MODELS)}
-    own = {cell.heads for cell in reference(seeds=WEIGHTS) if isinstance(cell, config.Responses)}
     for cell in cells:
-        model, head = model_of(cell), getattr(cell, "heads", None)
+        model = model_of(cell)
         if isinstance(model, config.Model) and models.FAMILIES[model.family].trained:
             stages[model.address] = model
-            if model in usual and (head is None or head in own):
-                weights |= {s.address: s for s in (model, head) if s is not None}
-        if head is not None:
+        if (head := getattr(cell, "heads", None)) is not None:
             stages[head.address] = head
         stages[cell.address] = cell
-        if isinstance(cell, (config.Battery, config.Returns)):
-            weights[cell.address] = cell
-    return list(stages.values()), list(weights.values())
+    kinds = (config.Battery, config.Returns)
+    return list(stages.values()), [s for s in stages.values() if s in kept or isinstance(s, kinds)]
