@@ -1,11 +1,13 @@
 """A planted slope is found smooth, a planted step a step, whatever their mean over agents looks like."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.optimize
 from sklearn.tree import DecisionTreeRegressor
+from test_predictions import AT_S, evidence
 
 from vicarious import config, continuity, simulations, stats
 
@@ -82,3 +84,37 @@ def test_planted_shapes_are_recognised_in_simulated_studies():
         for curve in ("one step", "two steps"):
             assert rate[curve, noise, "step"] > 0.95 and rate[curve, noise, "small jumps"] == 0
         assert rate["ramp", noise, "small jumps"] == 1
+
+
+@pytest.fixture(scope="module")
+def found():
+    return evidence(n=4, other=0.4, patched=0.3, noise=0.0, shape=lambda dose: dose / AT_S)
+
+
+def test_confusion_begins_where_nobody_can_tell_who_moved(found):
+    assert continuity.confused_from(found) == 1.0
+    m = found.measures
+    for blurred, expected in ((0.9, 0.9659), (0.99, 1.0), (-1, 0.0)):
+        auc = (m.measure == "auc") & (m.similarity > blurred)
+        assert continuity.confused_from(replace(found, measures=m.assign(value=m["value"].mask(auc, 0.7)))) == expected
+
+
+def test_what_goes_through_the_axis_is_what_was_planted(found):
+    parts = continuity.mediation(found, "reward", [0, 1, 2, 3])
+    expected = {"patched": 0.3 / 0.6, "random": 0.0, "intact": 0.4 * (90 - np.degrees(np.arccos(0.9))) / AT_S}
+    expected |= {"erased": expected["intact"] / 2, "erased at random": expected["intact"]}
+    assert {k: v.mean() for k, v in parts.items()} == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_speak_for_every_agent_and_curve(found):
+    table = continuity.scores(found, "reward", ("recurrent",)).groupby("curve")
+    assert table.seed.nunique().to_dict() == {"axis": 4, "looks": 4, "whole": 4}
+    assert (table.lead.min() > 0).all() and (table.roughness.max() < 0.02).all()
+    assert table["jump"].mean()["axis"] == pytest.approx(0.1) and table["jump"].mean()["looks"] == pytest.approx(
+        0.2, rel=1e-3
+    )
+
+
+def test_roughness_is_no_less_than_the_noise(rng):
+    rough = continuity.roughness(X, noisy(rng, X, agents=200, noise=0.03))
+    assert 0.03 < rough.mean() < 0.05

@@ -51,7 +51,8 @@ def test_a_miniature_differs_in_length_and_in_nothing_else():
     cell = study.reference(seeds=1)[1]
     small = costs.miniature(cell, 1)
     assert small.heads.updates == cell.heads.updates // 100 and small.battery.scenes == cell.battery.scenes // 16
-    free = {"updates": True, "model": {"updates"}}
+    assert small.heads.reward_updates == cell.heads.reward_updates // 100
+    free = {"updates": True, "reward_updates": True, "model": {"updates"}}
     assert small.heads.model_dump(exclude=free) == cell.heads.model_dump(exclude=free)
 
 

@@ -74,6 +74,9 @@ def paths(seed, rho, patched, jitter):
             yield seed, "axis", alpha, s, start + (patched + jitter) * alpha, "reward"
             yield seed, "random", alpha, s, start, "reward"
             yield seed, "whole", alpha, s, start + (1 - start) * alpha, "reward"
+    for s in LEVELS:
+        yield seed, "erased", 1.0, s, 0.5 * rho(s), "reward"
+        yield seed, "erased at random", 1.0, s, rho(s), "reward"
 
 
 def verdict(found, **kwargs):
