@@ -76,7 +76,10 @@ def paths(seed, rho, patched, jitter):
             yield seed, "whole", alpha, s, start + (1 - start) * alpha, "reward"
     for s in LEVELS:
         yield seed, "erased", 1.0, s, 0.5 * rho(s), "reward"
+        yield seed, "centred", 1.0, s, 0.5 * rho(s), "reward"
         yield seed, "erased at random", 1.0, s, rho(s), "reward"
+        yield seed, "shift", 1.0, s, rho(s) + patched + jitter, "reward"
+        yield seed, "random, better way", 1.0, s, rho(s) + 0.06, "reward"
 
 
 def verdict(found, **kwargs):

@@ -99,15 +99,14 @@ class Misgeneralisation(Parameters):
 
 
 class Continuity(Parameters):
-    levels: int = Field(11, ge=5, le=41, description="levels of looks and of conduct, and of the interpolation")
+    swept: ClassVar[bool] = True
+
+    levels: int = Field(11, ge=8, le=21, description="levels of looks and of conduct, and of the interpolation")
     exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
     readout: Literal["reward", "value"] = Field("reward", description="head that the figures show")
 
     def agents(self) -> list[config.Stage]:
         return study.continuity(self.profile, self.seeds, self.exposure, self.levels)
-
-    def exposures(self) -> tuple[float, ...]:
-        return tuple(sorted({self.exposure, *study.EXPOSURES}))
 
 
 class Verdicts(Parameters):

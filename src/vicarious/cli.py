@@ -145,8 +145,8 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     from .store import Store
 
     store = Store()
-    wanted = (lab.continuity(profile, seeds), lab.reference(profile, seeds))
-    cells = next((found for cells in wanted if (found := lab.at_hand(cells, store))), [])
+    wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.continuity, lab.reference))
+    cells = max(wanted, key=lambda cells: len({lab.model_of(cell) for cell in cells}))  # the study with more agents
     told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:

@@ -45,12 +45,12 @@ def steps(x: np.ndarray, y: np.ndarray, at: float, count: int) -> np.ndarray:
 
     A step is half-way between two levels; where the dose is half-way too, the mean of both sides.
     """
-    errors, fitted = [], []
+    errors, fitted, near = [], [], 0.01 * np.diff(x).min()  # doses are rounded
     for cuts in combinations(range(1, len(x)), count):
         parts = np.split(y, cuts, axis=1)
         errors.append(sum(np.square(part - part.mean(1, keepdims=True)).sum(1) for part in parts))
         edges = (x[list(cuts)] + x[np.subtract(cuts, 1)]) / 2
-        sides = np.searchsorted(edges, [at - 1e-9, at + 1e-9])
+        sides = np.searchsorted(edges, [at - near, at + near])
         fitted.append(np.mean([parts[side].mean(1) for side in sides], axis=0))
     best = np.argmin(errors, axis=0)
     return np.take_along_axis(np.array(fitted), best[None], 0)[0]
@@ -95,13 +95,13 @@ def roughness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sqrt(left_out(x, y)["smooth"] * y.var(1)) / np.where(span > 0, span, np.nan)
 
 
-def confused_from(e: Evidence) -> float:
-    """The lowest look from which on self and other are confused, their mean who-moved AUC below the gate's; else 1."""
+def confused_from(e: Evidence) -> float | None:
+    """The lowest look from which on self and other are confused, mean who-moved AUC below the gate's; None if none."""
     t = e.measures[(e.measures.measure == "auc") & (e.measures.mover == "other") & (e.measures.family == "recurrent")]
     auc = t.groupby("similarity")["value"].mean()
     decodable = auc.index[auc >= metrics.IDENTITY]
     above = auc.index[auc.index > decodable.max()] if len(decodable) else auc.index
-    return float(above.min()) if len(above) else 1.0
+    return float(above.min()) if len(above) else None
 
 
 def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
@@ -123,22 +123,32 @@ def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
 def mediation(e: Evidence, readout: str, seeds: list[int]) -> dict[str, np.ndarray]:
     """What the self-other axis does to empathy, per agent [n].
 
-    patched, random: the share of the way from rho to the self's own, at e.s, that a patch all along the axis goes, and
-    one as far along random axes.  intact, erased, erased at random: rho(.9) - rho(0) with the code as it is, without
-    the axis, and without random axes.
+    patched, random, better, shifted: the share of the way from rho to the self's own, at e.s, that a patch all along
+    the axis goes, one as far along random axes, one along each random axis in its better direction, and one that brings
+    nothing about the item along.  intact, erased, centred, erased at random: rho(.9) - rho(0) with the code as it is,
+    without what tells self from other linearly, with the axis at its mean, and random ones.
     """
     own, start = e.rho(readout, seeds, mover="self", s=1.0), e.rho(readout, seeds)
     end = lambda path, s=None: e.moved(readout, seeds, path, s=s)[1][:, -1]  # noqa: E731
-    shares = {name: (end(path) - start) / (own - start) for name, path in (("patched", "axis"), ("random", "random"))}
-    rises = {path: end(path, S_HIGH) - end(path, 0.0) for path in ("erased", "erased at random")}
+    ways = {"patched": "axis", "random": "random", "better": "random, better way", "shifted": "shift"}
+    shares = {name: (end(path) - start) / (own - start) for name, path in ways.items()}
+    rises = {path: end(path, S_HIGH) - end(path, 0.0) for path in ("erased", "centred", "erased at random")}
     return shares | {"intact": e.rho(readout, seeds, s=S_HIGH) - e.rho(readout, seeds, s=0.0)} | rises
 
 
 def places(e: Evidence, readout: str, seeds: list[int]) -> pd.DataFrame:
     """Mean places of other and self on the self-other axis and mean rho, by look: similarity, place, self, rho."""
     m = e.measures[(e.measures.measure == f"position_{readout}") & (e.measures.family == "recurrent")]
-    t = e.coefficients[(e.coefficients.readout == readout) & (e.coefficients.family == "recurrent")]
-    t = t[(t.kind == "empathy") & (t.mover == "other") & np.isclose(t.exposure, e.exposure) & (t.kappa == 0)]
+    t = e.at(e.coefficients, readout, "recurrent")
+    t = t[(t.kind == "empathy") & (t.mover == "other")]
     mean = lambda some, value: some[some.seed.isin(seeds)].groupby("similarity")[value].mean()  # noqa: E731
     found = {"place": m[m.mover == "other"], "self": m[m.mover == "self"]}
     return pd.DataFrame({k: mean(v, "value") for k, v in found.items()} | {"rho": mean(t, "rho")}).reset_index()
+
+
+def reached(e: Evidence, places: pd.DataFrame, alpha: np.ndarray) -> np.ndarray:
+    """Place on the self-other axis that a patch by each alpha [A] reaches at e.s; places: of this name."""
+    if places.empty:
+        return np.full(len(alpha), np.nan)
+    start, end = (metrics.at_similarity(places.assign(path=k), e.s, k)[k].iloc[0] for k in ("place", "self"))
+    return start + alpha * (end - start)

@@ -77,22 +77,28 @@ class Evidence:
         self, readout: str, seeds: list[int], family: str = "recurrent", mover: str = "other"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of looks below identical, ascending."""
-        t = self._at(self.coefficients, readout, family)
+        t = self.at(self.coefficients, readout, family)
         wide = _wide(t[(t.mover == mover) & (t.kind == "empathy") & (t.similarity < 1)], "similarity", seeds)
         return 90 - np.degrees(np.arccos(wide.columns.to_numpy(float))), wide.to_numpy()
 
     def moved(
-        self, readout: str, seeds: list[int], path: str, family: str = "recurrent", s: float | None = None
+        self,
+        readout: str,
+        seeds: list[int],
+        path: str,
+        family: str = "recurrent",
+        s: float | None = None,
+        mover: str = "other",
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Share alpha [A] of the way that the other's code has gone along a path, and coefficients [n, A] there."""
+        """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
         if self.interventions is None:
             return np.ones(1), np.full((len(seeds), 1), np.nan)
-        t = self._at(self.interventions, readout, family)
-        t = t[(t.path == path) & (t.mover == "other")][["seed", "alpha", "similarity", "rho"]]
+        t = self.at(self.interventions, readout, family)
+        t = t[(t.path == path) & (t.mover == mover)][["seed", "alpha", "similarity", "rho"]]
         wide = _wide(metrics.at_similarity(t, self.s if s is None else s), "alpha", seeds)
         return wide.columns.to_numpy(float), wide.to_numpy()
 
-    def _at(self, table: pd.DataFrame, readout: str, family: str) -> pd.DataFrame:
+    def at(self, table: pd.DataFrame, readout: str, family: str) -> pd.DataFrame:
         """Rows of one family's readout at the exposure that verdicts are read at, without coupling."""
         t = table[(table.readout == readout) & (table.family == family) & (table.kappa == 0)]
         return t[np.isclose(t.exposure, self.exposure)]

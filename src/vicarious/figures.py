@@ -205,15 +205,17 @@ def _band(ax: Axes, x: np.ndarray, samples: np.ndarray, colour: str, label: str 
     ax.plot(x, samples.mean(0), line, color=colour, label=label, marker="o", ms=3)
 
 
-def similarity_axis(ax: Axes, mark: float | None = None, confused: float = 1.0) -> None:
-    """Angle on the axis (levels are uniform in it), similarity written on the ticks, identical looks on the right.
+def similarity_axis(ax: Axes, mark: float | None = None, confused: float | None = None) -> None:
+    """Angle on the axis (levels are uniform in it), similarity written on the ticks, identical looks grey on the right.
 
-    confused: the lowest similarity at which self and other are confused; grey from there.
+    confused: the lowest similarity at which self and other are confused; hatched from there.
     """
     s = np.array([0, 0.31, 0.59, 0.81, 0.95, 1])
     ax.set_xticks(-np.degrees(np.arccos(s)), [f"{x:g}" for x in s])
     ax.set_xlabel("similarity of looks, s = cos(angle)")
-    ax.axvspan(-np.degrees(np.arccos(confused)) - 4.5, 0.5, color="0.93", zorder=0)
+    ax.axvspan(-4.5, 0.5, color="0.93", zorder=0)
+    if confused is not None:
+        ax.axvspan(-np.degrees(np.arccos(confused)) - 4.5, 0.5, fill=False, hatch="////", ec="0.6", lw=0, zorder=0)
     if mark is not None:
         ax.axvline(-np.degrees(np.arccos(mark)), color="0.75", lw=0.8, zorder=0)
 
@@ -248,7 +250,7 @@ def dose_response(evidence: Evidence, exposures: tuple[float, ...], mark: float)
     return fig
 
 
-def spectrum(evidence: Evidence, readout: str, confused: float, mark: float) -> Figure:
+def spectrum(evidence: Evidence, readout: str, confused: float | None, mark: float) -> Figure:
     """rho against similarity of looks: every agent a thin line, self and drifter as anchors, controls grey."""
     fig, ax = plt.subplots(figsize=(7.6, 5.2))
     t = evidence.coefficients
@@ -270,8 +272,8 @@ def spectrum(evidence: Evidence, readout: str, confused: float, mark: float) -> 
     return fig
 
 
-def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]], confused: float) -> Figure:
-    """Mean rho by looks and purpose, one panel per family and exposure; hatched where self and other are confused.
+def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]], confused: float | None) -> Figure:
+    """Mean rho by looks and purpose, one panel per family and exposure; hatched where its self and other are confused.
 
     table: columns family, exposure, readout, similarity, purpose and rho, over agents.
     """
@@ -285,8 +287,9 @@ def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]],
         mesh = ax.pcolormesh(
             x, wide.index, wide, cmap="RdBu_r", vmin=-top, vmax=top, shading="nearest", rasterized=True
         )
-        edge = -np.degrees(np.arccos(confused)) - np.diff(x).min() / 2
-        ax.add_patch(Rectangle((edge, -1), 200, 3, fill=False, hatch="////", ec="0.35", lw=0))
+        if family == "recurrent" and confused is not None:
+            edge = -np.degrees(np.arccos(confused)) - np.diff(x).min() / 2
+            ax.add_patch(Rectangle((edge, -1), 200, 3, fill=False, hatch="////", ec="0.35", lw=0))
         ax.set(xlim=(x.min() - 4.5, 4.5), ylim=(wide.index.min(), wide.index.max()))
         ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", "0.59", "0.95"])
         ax.set_title(f"{NAMES[family].removesuffix(' (control)')}, p = {p:g}", fontsize=10)
@@ -357,7 +360,7 @@ def moved(evidence: Evidence, readout: str, seeds: list[int], places: pd.DataFra
     return fig
 
 
-ERASED = {"axis": "intact", "erased": "axis erased", "erased at random": "random axes erased"}
+ERASED = {"axis": "intact", "erased": "axis erased", "centred": "axis at its mean", "erased at random": "random ones"}
 
 
 def erasure(table: pd.DataFrame, readout: str) -> Figure:
@@ -368,7 +371,9 @@ def erasure(table: pd.DataFrame, readout: str) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True)
     for ax, mover in zip(axes, ("other", "self"), strict=True):
         own = table[(table.readout == readout) & (table.mover == mover)]
-        for path, line, colour in zip(ERASED, ("-", "--", ":"), (COLOURS[mover], "black", "0.55"), strict=True):
+        for path, line, colour in zip(
+            ERASED, ("-", "--", "-.", ":"), (COLOURS[mover], "black", "0.3", "0.6"), strict=True
+        ):
             at = own[(own.path == path) & (own.alpha == (0 if path == "axis" else 1))]
             x, y = _levels(at, "rho")
             _band(ax, x, y, colour, ERASED[path], line)

@@ -10,7 +10,7 @@ read them, at the frame from which a readout's empathy coefficient is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -67,13 +67,13 @@ class Axes:
     """Directions of unit length as found in some scenes: between other and self [D], and random ones [axes, D].
 
     centre [D]: the mean code; eraser: of what tells self from other linearly.  Random axes are random mixtures of the
-    codes themselves, so that they lie where codes vary.
+    codes themselves, so that they lie where codes vary, without what they share with the first.
     """
 
     own: Tensor
     random: Tensor
     centre: Tensor
-    eraser: object
+    eraser: Callable[[Tensor], Tensor]
 
     @classmethod
     def of(cls, own: Tensor, other: Tensor, count: int, g: torch.Generator) -> Axes:
@@ -82,61 +82,110 @@ class Axes:
 
         x = torch.cat([own.flatten(0, -2), other.flatten(0, -2)])
         label = torch.arange(2, device=x.device).repeat_interleave(len(x) // 2)
-        between, centre = own.flatten(0, -2).mean(0) - other.flatten(0, -2).mean(0), x.mean(0)
+        centre, unit = x.mean(0), torch.nn.functional.normalize
+        between = unit(own.flatten(0, -2).mean(0) - other.flatten(0, -2).mean(0), dim=0)
         mixed = torch.randn(count, len(x), generator=g).to(x.device) @ (x - centre)
-        unit = torch.nn.functional.normalize
-        return cls(unit(between, dim=0), unit(mixed, dim=1), centre, LeaceEraser.fit(x, label))
+        mixed = mixed - (mixed @ between)[:, None] * between
+        return cls(between, unit(mixed, dim=1), centre, LeaceEraser.fit(x, label))
+
+
+Group = tuple[Tensor, Axes]  # scenes, and axes that were found in others
+
+
+def groups(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> list[Group]:
+    """Scenes by half and by the side on which the mover's chamber is drawn, with the axes of the other half's.
+
+    By side, because what is coded is whose chamber is whose, and its sign turns with the side.  A half that has no
+    counterpart on its side, as may be with a handful of scenes, is left out.
+    """
+    found, even = [], torch.arange(len(side), device=side.device) % 2 == 0
+    for number, (half, drawn) in enumerate(product((even, ~even), (0, 1))):
+        here, there = (torch.nonzero(h & (side == drawn)).squeeze(1) for h in (half, ~half))
+        if len(here) and len(there):
+            g = world.generator(cfg.heads.model.data.seed, f"interventions/axes/{number}")
+            below = (x[1:, :, :, there] for x in (own, other))  # identical looks have no axis
+            found.append((here, Axes.of(*below, cfg.axes, g)))
+    return found
 
 
 def moved(own: Tensor, other: Tensor, axes: Axes, alphas: Tensor) -> Iterator[tuple[str, str, Tensor]]:
-    """(path, mover, codes [alphas, axes, ..., D]) of paired codes own and other [..., D].
+    """(path, mover, codes [alphas, axes, X, K, n, D]) of paired codes own and other [X, K, n, D].
 
     axis: the code's component along the self-other axis goes from its own value to its partner's, for the other
-    (towards the self) and for the self; random: the other's, displaced as far along random axes; whole: all of it goes.
+    (towards the self) and for the self; shift: the same for all variants of a scene, their mean, so that nothing about
+    the item comes along; random: as far along random axes; whole: all of the code goes.
     """
-    a = alphas.view(-1, *[1] * (own.dim() + 1))
-    far = (own - other) @ axes.own  # [...]
-    step = far[..., None] * axes.own
-    yield "axis", "other", other + a * step
-    yield "axis", "self", own - a * step
+    a, far = alphas.view(-1, 1, 1, 1, 1, 1), ((own - other) @ axes.own)[..., None]  # [X, K, n, 1]
+    yield "axis", "other", other + a * far * axes.own
+    yield "axis", "self", own - a * far * axes.own
+    yield "shift", "other", other + a * far.mean((0, 1)) * axes.own
     yield "whole", "other", other + a * (own - other)
-    shape = [-1, *[1] * (own.dim() - 1), own.shape[-1]]
-    yield "random", "other", other + a * far[..., None] * axes.random.view(shape)
+    yield "random", "other", other + a * far * axes.random[:, None, None, None]
 
 
 def erased(own: Tensor, other: Tensor, axes: Axes) -> Iterator[tuple[str, str, Tensor]]:
-    """(path, mover, codes [1, axes, ..., D]) without what tells self from other linearly, or without random axes."""
+    """(path, mover, codes [1, axes, X, K, n, D]) of paired codes own and other [X, K, n, D].
+
+    erased: without what tells self from other linearly; centred: the component along the self-other axis set to its
+    mean; erased at random: so the components along random axes, one at a time.
+    """
     for mover, x in (("other", other), ("self", own)):
         yield "erased", mover, axes.eraser(x.flatten(0, -2)).view(1, 1, *x.shape)
-        along = torch.einsum("...d,rd->r...", x - axes.centre, axes.random)[..., None]
-        yield "erased at random", mover, (x - along * axes.random.view(-1, *[1] * (x.dim() - 1), x.shape[-1]))[None]
+        for path, directions in ("centred", axes.own[None]), ("erased at random", axes.random):
+            along = torch.einsum("...d,rd->r...", x - axes.centre, directions)[..., None]
+            yield path, mover, (x - along * directions[:, None, None, None])[None]
 
 
 @torch.no_grad()
-def run(cfg: config.Interventions, heads: Heads, codes: Pairs, ladder: tuple[float, ...]) -> pd.DataFrame:
-    """Slopes of the empathy contrast on valence after every intervention, per agent: the mean over scenes and axes.
+def run(
+    cfg: config.Interventions, heads: Heads, codes: Pairs, ladder: tuple[float, ...]
+) -> tuple[pd.DataFrame, list[tuple[str, str, float, float]]]:
+    """Slopes of the empathy contrast on valence after every intervention, and measures of distance, of one agent.
 
-    Columns path, mover, similarity, alpha, readout, slope.  alpha is the share of the way that a code has gone; erased
-    codes have alpha 1.
+    The table has columns path, mover, similarity, alpha, readout, slope: means over scenes and axes.  alpha is the
+    share of the way that a code has gone, 1 for erased ones.  `random, better way`: each random axis in the direction
+    that raises the slope more.  Measures: as of `distances`.
     """
-    rows: dict[tuple, list[Tensor]] = {}
-    similarity, alphas = (
-        stimuli.similarity(stimuli.angles(cfg.battery.levels)),
-        torch.linspace(0, 1, cfg.battery.levels),
-    )
+    rows: dict[tuple, list[tuple[int, float]]] = {}
+    measures = [("distance_pixels", "other", s, float(d)) for s, d in zip(_looks(cfg), codes.pixels, strict=True)]
+    alphas = torch.linspace(0, 1, cfg.battery.levels, device=codes.side.device)
     for readout in metrics.KINDS:
-        net, both = heads.nets[readout], codes.read(heads, readout)
-        for here, axes in _halves(cfg, *both, codes.side):
-            for level, s in enumerate(similarity):
-                own, other = (x[level][:, :, here] for x in both)
-                steps = [(*part, alphas) for part in moved(own, other, axes, alphas.to(own.device))]
-                steps += [(*part, alphas[-1:]) for part in erased(own, other, axes)]
-                for path, mover, code, at in steps:
-                    slope = scene_slopes(readout, net(code)[..., 0], ladder).mean(1)  # [alphas, n]
-                    for alpha, own_slopes in zip(at, slope, strict=True):
-                        rows.setdefault((path, mover, s, round(float(alpha), 4), readout), []).append(own_slopes)
+        both = codes.read(heads, readout)
+        found = groups(cfg, *both, codes.side)
+        measures += distances(cfg, heads, readout, *both, codes.pixels, found, ladder)
+        for (here, axes), (level, s) in product(found, enumerate(_looks(cfg))):
+            for path, mover, at, slope in _slopes(
+                heads, readout, *(x[level][:, :, here] for x in both), axes, alphas, ladder
+            ):
+                rows.setdefault((path, mover, s, round(float(at), 4), readout), []).append((len(here), float(slope)))
     table = pd.DataFrame(rows.keys(), columns=["path", "mover", "similarity", "alpha", "readout"])
-    return table.assign(slope=[float(torch.cat(parts).double().mean()) for parts in rows.values()])
+    return table.assign(
+        slope=[np.average([x for _, x in v], weights=[n for n, _ in v]) for v in rows.values()]
+    ), measures
+
+
+def _looks(cfg: config.Interventions) -> list[float]:
+    return stimuli.similarity(stimuli.angles(cfg.battery.levels))
+
+
+def _slopes(
+    heads: Heads,
+    readout: str,
+    own: Tensor,
+    other: Tensor,
+    axes: Axes,
+    alphas: Tensor,
+    ladder: tuple[float, ...],
+) -> Iterator[tuple[str, str, float, float]]:
+    """(path, mover, alpha, slope): means over scenes of every intervention on paired codes [X, K, n, D]."""
+    steps = [(*part, alphas) for part in moved(own, other, axes, alphas)]
+    steps += [(*part, alphas[-1:]) for part in erased(own, other, axes)]
+    for path, mover, code, at in steps:
+        slopes = scene_slopes(readout, heads.nets[readout](code)[..., 0], ladder).double().mean(-1)  # [alphas, axes]
+        yield from ((path, mover, a, x) for a, x in zip(at.tolist(), slopes.mean(1).tolist(), strict=True))
+        if path == "random":
+            back = scene_slopes(readout, heads.nets[readout](2 * other - code[-1])[..., 0], ladder).double().mean(-1)
+            yield "random, better way", mover, 1.0, float(torch.maximum(slopes[-1], back).mean())
 
 
 def scene_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor:
@@ -146,60 +195,42 @@ def scene_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor
     return torch.einsum("k,...kn->...n", weights, contrast)
 
 
-def _halves(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> Iterator[tuple[Tensor, Axes]]:
-    """(scenes, axes found in the other half's scenes) by half and by the side on which the mover's chamber is drawn.
-
-    By side, because what is coded is whose chamber is whose, and its sign turns with the side.  A half that has no
-    counterpart on its side, as may be with a handful of scenes, is left out.
-    """
-    even = torch.arange(len(side), device=side.device) % 2 == 0
-    for number, (half, drawn) in enumerate(product((even, ~even), (0, 1))):
-        here, there = (torch.nonzero(h & (side == drawn)).squeeze(1) for h in (half, ~half))
-        if len(here) and len(there):
-            g = world.generator(cfg.heads.model.data.seed, f"interventions/axes/{number}")
-            below = (x[1:, :, :, there] for x in (own, other))  # identical looks have no axis
-            yield here, Axes.of(*below, cfg.axes, g)
-
-
-@torch.no_grad()
 def distances(
-    cfg: config.Interventions, heads: Heads, codes: Pairs, ladder: tuple[float, ...]
+    cfg: config.Interventions,
+    heads: Heads,
+    readout: str,
+    own: Tensor,
+    other: Tensor,
+    pixels: Tensor,
+    found: list[Group],
+    ladder: tuple[float, ...],
 ) -> list[tuple[str, str, float, float]]:
     """How far the other is from the self, and what that says about empathy: measure, mover, similarity, value.
 
-    `distance_pixels`: of the two pictures.  Per readout, `distance_<readout>`: mean distance of codes; `share_`: of its
-    square, what lies along the self-other axis; `position_`, of other and self: mean place along it, from 0 (orthogonal
-    other) to 1 (self beside an orthogonal other).  And over all scenes below identical looks, `partial_latent_` and
-    `partial_pixels_`: slopes of a scene's response on both distances at once, and `within_latent_`: on the latent
-    distance among scenes of the same looks; each per standard deviation of it.
+    `distance_<readout>`: mean distance of codes; `share_`: of its square, what lies along the self-other axis;
+    `position_`, of other and self: mean place along it, from 0 (orthogonal other) to 1 (self beside an orthogonal
+    other).  And over all scenes below identical looks, per standard deviation of a distance over all of them:
+    `partial_latent_` and `partial_pixels_`, slopes of a scene's response on both distances at once, and
+    `within_latent_`, on the latent distance among scenes of the same looks.
     """
-    levels, pixels = stimuli.similarity(stimuli.angles(cfg.battery.levels)), codes.pixels
-    rows = [("distance_pixels", "other", s, float(d)) for s, d in zip(levels, pixels, strict=True)]
-    for readout in metrics.KINDS:
-        own, other = codes.read(heads, readout)
-        apart = (own - other).norm(dim=-1).mean((1, 2))  # [L, n]
-        shown = {("distance", "other"): apart.mean(1)} | _along(cfg, own, other, codes.side)
-        for (name, mover), values in shown.items():
-            rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(levels, values, strict=True)]
-        y = scene_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
-        latent, drawn = apart[1:].double(), pixels[1:, None].expand_as(apart[1:]).double()
-        both = np.stack([_scored(latent), _scored(drawn)], -1).reshape(-1, 2)
-        partial = np.linalg.lstsq(np.c_[np.ones(len(both)), both], y.flatten().cpu().numpy(), rcond=None)[0]
-        centred = _scored(latent - latent.mean(1, keepdim=True)).ravel()
-        within = centred @ (y - y.mean(1, keepdim=True)).flatten().cpu().numpy() / (centred @ centred)
-        parts = {"partial_latent": partial[1], "partial_pixels": partial[2], "within_latent": within}
-        rows += [(f"{name}_{readout}", "other", 1.0, float(value)) for name, value in parts.items()]
-    return rows
+    apart = (own - other).norm(dim=-1).mean((1, 2))  # [L, n]
+    shown, rows = {("distance", "other"): apart.mean(1)} | _along(own, other, found), []
+    for (name, mover), values in shown.items():
+        rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(_looks(cfg), values, strict=True)]
+    y = scene_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
+    scaled = [(x - x.mean()) / x.std().clamp(min=1e-9) for x in (apart[1:].double(), pixels[1:, None].double() + 0 * y)]
+    design = torch.stack([torch.ones_like(y), *scaled], -1).flatten(0, 1)
+    partial = torch.linalg.lstsq(design.cpu(), y.flatten()[:, None].cpu(), driver="gelsd").solution[1:, 0]
+    latent, rest = (x - x.mean(1, keepdim=True) for x in (scaled[0], y))
+    within = (latent * rest).sum() / latent.square().sum().clamp(min=1e-9)
+    parts = {"partial_latent": partial[0], "partial_pixels": partial[1], "within_latent": within}
+    return rows + [(f"{name}_{readout}", "other", 1.0, float(value)) for name, value in parts.items()]
 
 
-def _scored(x: Tensor) -> np.ndarray:
-    return ((x - x.mean()) / x.std().clamp(min=1e-9)).cpu().numpy()
-
-
-def _along(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) -> dict[tuple[str, str], Tensor]:
+def _along(own: Tensor, other: Tensor, found: list[Group]) -> dict[tuple[str, str], Tensor]:
     """By look [L], means over scenes: places of other and self on the self-other axis, its share of their distance."""
     parts, counts = [], []
-    for here, axes in _halves(cfg, own, other, side):
+    for here, axes in found:
         mine, theirs = (x[:, :, :, here] @ axes.own for x in (own, other))  # [L, X, K, n]
         whole = (own - other)[:, :, :, here].square().sum(-1).mean((1, 2, 3))
         share = (mine - theirs).square().mean((1, 2, 3)) / whole.clamp(min=1e-9)
@@ -207,6 +238,6 @@ def _along(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) 
         start, end = theirs[-1], mine[-1]
         parts.append(torch.stack([(theirs - start) / (end - start), (mine - start) / (end - start), share]))
         counts.append(len(here))
-    weight = torch.tensor(counts, device=side.device)[:, None, None]
-    found = (torch.stack(parts) * weight).sum(0) / weight.sum()
-    return dict(zip((("position", "other"), ("position", "self"), ("share", "other")), found, strict=True))
+    weight = torch.tensor(counts, device=own.device)[:, None, None]
+    mean = (torch.stack(parts) * weight).sum(0) / weight.sum()
+    return dict(zip((("position", "other"), ("position", "self"), ("share", "other")), mean, strict=True))

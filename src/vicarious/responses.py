@@ -14,6 +14,7 @@ from .heads import READOUTS
 from .stimuli import CONTACTS, PHASES
 
 Codes = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
+Conducts = dict[tuple[stimuli.Mover, float], Tensor]  # the same, of event and twin, at approach and contact
 
 
 def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
@@ -85,24 +86,36 @@ def scenes(heads: nn.Module, codes: Codes) -> Iterator[tuple[str, float, Tensor]
             yield mover, s, heads(z).cpu()
 
 
-def surface(
-    heads: nn.Module, model: nn.Module, cfg: config.Surface, data: config.Episodes, device: str = "cpu"
-) -> pd.DataFrame:
-    """Slopes of the empathy contrast for others of every look, purpose and taste, encoded and read one by one.
+def encode_conducts(
+    model: nn.Module,
+    cfg: config.Battery,
+    movers: tuple[stimuli.Mover, ...],
+    data: config.Episodes,
+    device: str = "cpu",
+) -> Conducts:
+    """Codes of every mover at every look, each mover in scenes of its own; nothing is kept after contact."""
+    look, codes = world.look(data.world, data.seed, device), {}
+    shape = (len(CONTACTS) - 1, len(data.world.ladder), cfg.scenes, len(PHASES) - 1)
+    for mover in movers:
+        scenes = stimuli.make(cfg, (mover,)).to(device)
+        for angle, s in zip(angles := stimuli.angles(cfg.levels), stimuli.similarity(angles), strict=True):
+            shown = stimuli.present(scenes, 0, angle.to(device), data.world, look, contacts=shape[0])
+            codes[mover, s] = models.encode(model, *shown)[:, -len(PHASES) : -1].clone().view(*shape, -1)
+    return codes
+
+
+@torch.no_grad()
+def surface(heads: nn.Module, codes: Conducts, ladder: tuple[float, ...]) -> pd.DataFrame:
+    """Slopes of the empathy contrast for others of every look, purpose and taste.
 
     Columns taste, purpose, similarity, readout, slope (mean over scenes), sd, n_scenes.
     """
-    look, ladder = world.look(data.world, data.seed, device), data.world.ladder
-    met, shape, rows = CONTACTS[:2], (2, len(ladder), cfg.scenes, len(PHASES) - 1, len(READOUTS)), []
-    for mover in stimuli.conducts(cfg.battery.levels, cfg.tastes):
-        scenes = stimuli.make(cfg.drawn(), (mover,)).to(device)
-        for angle, s in zip(angles := stimuli.angles(cfg.battery.levels), stimuli.similarity(angles), strict=True):
-            z = models.encode(model, *stimuli.present(scenes, 0, angle.to(device), data.world, look, contacts=len(met)))
-            with torch.no_grad():
-                out = heads(z[:, -len(PHASES) : -1]).view(shape).cpu()  # nothing is read after contact
-            for r, readout in enumerate(READOUTS):
-                slope = metrics.scene_slope(out[..., r], metrics.KINDS[readout]["empathy"], ladder, met, PHASES)
-                rows.append((mover.taste, mover.purpose, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
+    rows = []
+    for (mover, s), z in codes.items():
+        out = heads(z).cpu()
+        for r, readout in enumerate(READOUTS):
+            slope = metrics.scene_slope(out[..., r], metrics.KINDS[readout]["empathy"], ladder, CONTACTS, PHASES)
+            rows.append((mover.taste, mover.purpose, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
     return pd.DataFrame(rows, columns=["taste", "purpose", "similarity", "readout", "slope", "sd", "n_scenes"])
 
 

@@ -27,8 +27,10 @@ CURVES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {  
     "ramp": lambda x, rng: x,
     "bend": lambda x, rng: x ** rng.uniform(2, 4),
     "sigmoid": lambda x, rng: expit((x - rng.uniform(0.4, 0.8)) / 0.12),
-    "one step": lambda x, rng: 1.0 * (x > rng.uniform(0.15, 0.85)),
-    "two steps": lambda x, rng: 0.5 * (x > rng.uniform(0.15, 0.45)) + 0.5 * (x > rng.uniform(0.55, 0.85)),
+    "one step": lambda x, rng: 1.0 * (x > rng.uniform(0, 1)),
+    "two steps": lambda x, rng: 0.5 * (x > rng.uniform(0, 0.5)) + 0.5 * (x > rng.uniform(0.5, 1)),
+    "four steps": lambda x, rng: 0.25 * (x[:, None] > rng.uniform([0, 0.25, 0.5, 0.75], [0.25, 0.5, 0.75, 1])).sum(1),
+    "ramp and step": lambda x, rng: 0.5 * x + 0.5 * (x > rng.uniform(0, 1)),
 }
 
 

@@ -84,9 +84,11 @@ def interval_of(statistic: Callable[[np.ndarray], float], x: np.ndarray, resampl
     estimate = float(statistic(x))
     if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
         return Interval(estimate, estimate, estimate, len(x))
+    left_out = [statistic(np.delete(x, i, 0)) for i in range(len(x))]
+    if np.ptp(left_out) < 1e-12:
+        return Interval(estimate, estimate, estimate, len(x))
     if len(x) < FEW:
-        left_out = np.array([statistic(np.delete(x, i, 0)) for i in range(len(x))])
-        pseudo = len(x) * estimate - (len(x) - 1) * left_out
+        pseudo = len(x) * estimate - (len(x) - 1) * np.array(left_out)
         half = scipy.stats.sem(pseudo) * scipy.stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)
         return Interval(estimate, estimate - float(half), estimate + float(half), len(x))
     low, high = _bca((np.arange(len(x)),), lambda index: statistic(x[index]), resamples, False, True)

@@ -212,6 +212,7 @@ class Agent:
         self._scenes: dict[config.Battery, tuple[stimuli.Scenes, torch.Tensor]] = {}
         self._shown: dict[config.Battery, responses.Codes] = {}
         self._pairs: dict[config.Battery, interventions.Pairs] = {}
+        self._conducts: dict[config.Battery, responses.Conducts] = {}
 
     @cached_property
     def episodes(self) -> episodes.Batch:
@@ -273,13 +274,19 @@ class Agent:
         elif isinstance(cell, config.Precision):
             tables = {"precision": self._precision(cell, head)}
         elif isinstance(cell, config.Surface):
-            tables = {"surface": responses.surface(head, self.model, cell, self.cfg.data, self.device)}
+            tables = {"surface": self._surface(cell, head)}
         elif isinstance(cell, config.Interventions):
             tables = self._interventions(cell, head)
         else:
             tables = self._responses(cell, head)
-        digest = self.scenes(cell.battery)[0].digest
-        self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=digest)
+        self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=self._digest(cell))
+
+    def _digest(self, cell: config.Stage) -> str:
+        """SHA-256 of the scenes that were shown."""
+        if isinstance(cell, config.Surface):
+            movers = stimuli.conducts(cell.battery.levels, cell.tastes)
+            return config.digest([stimuli.make(cell.drawn(), (mover,)).digest for mover in movers])
+        return self.scenes(cell.battery)[0].digest
 
     def _responses(self, cell: config.Responses, head: heads.Heads) -> dict[str, pd.DataFrame]:
         shown = self.shown(cell.battery)
@@ -300,16 +307,20 @@ class Agent:
             parts.append(table.assign(set=number))
         return pd.concat(parts, ignore_index=True)
 
+    def _surface(self, cell: config.Surface, head: heads.Heads) -> pd.DataFrame:
+        battery = cell.drawn()
+        if battery not in self._conducts:
+            movers = stimuli.conducts(battery.levels, cell.tastes)
+            self._conducts[battery] = responses.encode_conducts(self.model, battery, movers, self.cfg.data, self.device)
+        return responses.surface(head, self._conducts[battery], self.cfg.data.world.ladder)
+
     def _interventions(self, cell: config.Interventions, head: heads.Heads) -> dict[str, pd.DataFrame]:
         if cell.battery not in self._pairs:
             scenes = self.scenes(cell.battery)[0].to(self.device)
             self._pairs[cell.battery] = interventions.Pairs.of(self.model, cell.battery, scenes, self.cfg.data)
         pairs, ladder = self._pairs[cell.battery], self.cfg.data.world.ladder
-        measures = interventions.distances(cell, head, pairs, ladder)
-        return {
-            "interventions": interventions.run(cell, head, pairs, ladder),
-            "measures": pd.DataFrame(measures, columns=MEASURE),
-        }
+        table, measures = interventions.run(cell, head, pairs, ladder)
+        return {"interventions": table, "measures": pd.DataFrame(measures, columns=MEASURE)}
 
     def true_value(self, cell: config.Responses) -> torch.Tensor:
         """V_pi [X, K, n, phases] of self scenes for an agent of this coupling."""
