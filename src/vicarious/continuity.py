@@ -107,7 +107,7 @@ def confused_from(e: Evidence) -> float | None:
 def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
     """Shape of every agent's curves: columns seed, of (family), curve, lead, jump, roughness.
 
-    Controls bypass the gate.  curve: `looks`, or a way through the latent from the other's code to the self's.
+    Controls bypass the gate; who has no curve is left out.  curve: `looks`, or a way through the latent from the other's code to the self's.
     """
     parts = []
     for family in families:
@@ -117,7 +117,7 @@ def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
             x, y = e.curve(readout, seeds, family) if curve == "looks" else e.moved(readout, seeds, curve, family)
             found = {"lead": lead(x, y), "jump": jump(y), "roughness": roughness(x, y)}
             parts.append(pd.DataFrame({"seed": seeds, "of": family, "curve": curve, **found}))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).dropna(subset="lead")
 
 
 def mediation(e: Evidence, readout: str, seeds: list[int]) -> dict[str, np.ndarray]:

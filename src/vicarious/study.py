@@ -93,7 +93,7 @@ def reference(
 ) -> list[config.Stage]:
     """Cells of the reference study: responses per exposure and codes, for every seed and family, and the battery.
 
-    exposures: those of every seed; by default p = 0, and for the sweep's seeds (half as many of the controls) all of
+    exposures: those of every seed; by default p = 0, and for the sweep's seeds (a quarter of them for controls) all of
     `EXPOSURES`.  levels: of looks.
     """
     sizes = PROFILES[profile]
@@ -103,7 +103,7 @@ def reference(
         for family in families:
             data = config.Episodes(seed=seed, **sizes.data)
             world_model = config.Model(data=data, family=family, **{**sizes.model, **(model or {})})
-            swept = sizes.sweep if family == FAMILIES[0] else sizes.sweep // 2
+            swept = sizes.sweep if family == FAMILIES[0] else sizes.sweep // 4
             for p in exposures or EXPOSURES[: None if seed < swept else 1]:
                 head = config.Heads(model=world_model, exposure=p, **{**sizes.heads, **(heads or {})})
                 cells.append(config.Responses(heads=head, battery=battery))
@@ -153,14 +153,18 @@ def continuity(
 ) -> list[config.Stage]:
     """Cells of looks and conduct by degrees: those of the reference study, and what more its agents are asked.
 
-    Interventions at one exposure; looks by conduct at this one and at all of `EXPOSURES`, for the sweep's seeds.
+    Interventions at one exposure; looks by conduct at this one and at all of `EXPOSURES`, for the sweep's seeds, as are
+    interventions on controls.
     """
     sizes = PROFILES[profile]
     usual = reference(profile, seeds, exposures=(exposure,), levels=levels)
     cells = list(dict.fromkeys([*usual, *reference(profile, seeds, levels=levels)]))
     battery, heads = usual[0], [c.heads for c in cells if isinstance(c, config.Responses)]
     swept = [head for head in heads if head.model.data.seed < sizes.sweep]
-    cells += [config.Interventions(heads=head, battery=battery) for head in heads if head.exposure == exposure]
+    moved = [
+        head for head in heads if head.exposure == exposure and (head in swept or head.model.family == FAMILIES[0])
+    ]
+    cells += [config.Interventions(heads=head, battery=battery) for head in moved]
     cells += [config.Surface(heads=head, battery=battery, **sizes.surface) for head in swept]
     return [battery, config.Shapes(levels=battery.levels - 1, **sizes.shapes), *cells[1:]]
 
