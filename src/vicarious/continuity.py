@@ -107,7 +107,8 @@ def confused_from(e: Evidence) -> float | None:
 def scores(e: Evidence, readout: str, families: Sequence[str]) -> pd.DataFrame:
     """Shape of every agent's curves: columns seed, of (family), curve, lead, jump, roughness.
 
-    Controls bypass the gate; who has no curve is left out.  curve: `looks`, or a way through the latent from the other's code to the self's.
+    Controls bypass the gate; who has no curve is left out.  curve: `looks`, or a way through the latent from the
+    other's code to the self's.
     """
     parts = []
     for family in families:
