@@ -277,10 +277,14 @@ def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]],
 
     table: columns family, exposure, readout, similarity, purpose and rho, over agents.
     """
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels) + 0.8, 3.4), sharey=True, squeeze=False)
+    columns = min(3, len(panels))
+    size = (2.8 * columns + 0.8, 2.9 * -(-len(panels) // columns) + 0.4)
+    fig, axes = plt.subplots(-(-len(panels) // columns), columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     own = table[table.readout == readout]
     top = max(1.0, own.rho.abs().max())
-    for ax, (family, p) in zip(axes[0], panels, strict=True):
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    for ax, (family, p) in zip(axes.flat, panels, strict=False):
         some = own[(own.family == family) & np.isclose(own.exposure, p)]
         wide = some.pivot_table(index="purpose", columns="similarity", values="rho")
         x = -np.degrees(np.arccos(np.clip(wide.columns.to_numpy(float), 0, 1)))
@@ -293,9 +297,9 @@ def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple[str, float]],
         ax.set(xlim=(x.min() - 4.5, 4.5), ylim=(wide.index.min(), wide.index.max()))
         ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", "0.59", "0.95"])
         ax.set_title(f"{NAMES[family].removesuffix(' (control)')}, p = {p:g}", fontsize=10)
-    axes[0, 0].set_ylabel("purpose in the scene")
+    fig.supylabel("purpose in the scene", fontsize=11)
     fig.supxlabel("similarity of looks, s = cos(angle)", fontsize=11)
-    fig.colorbar(mesh, ax=axes[0], label="rho", shrink=0.9)
+    fig.colorbar(mesh, ax=axes, label="rho", shrink=0.7)
     return fig
 
 
