@@ -117,3 +117,9 @@ def test_a_bar_found_in_the_data_counts_where_it_is_higher():
         )
         p = Prediction("X", "", "", "", (c,))
         assert p.decide(p.measure(None, list(range(N)))[0])[0] == expected
+
+
+def test_one_agent_has_no_standard_error():
+    bar, one = Bar("more than 2 SE above", 0), np.array([0.5])
+    with np.errstate(all="raise"):
+        assert not bar.met(stats.interval(one), one) and bar.p(stats.interval(one), one) == 1.0

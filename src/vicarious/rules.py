@@ -54,7 +54,7 @@ class Bar:
             case "rising" | "falling":
                 return self.p(found, values) < self.value
             case "more than 2 SE above":
-                return bool(values.mean() - 2 * values.std(ddof=1) / np.sqrt(len(values)) > self.value)
+                return len(values) > 1 and bool(values.mean() - 2 * scipy.stats.sem(values) > self.value)
 
     def p(self, found: Interval, values: np.ndarray, plain: bool = True) -> float:
         """Level at which the bar is met; plain: the estimate is a mean over agents (else by the interval's width)."""
@@ -70,8 +70,9 @@ class Bar:
                     Bar("above", self.value).p(found, values, plain), Bar("below", self.upper).p(found, values, plain)
                 )
             case "more than 2 SE above":
-                t = (values.mean() - self.value) / (values.std(ddof=1) / np.sqrt(len(values)))
-                return float(min(1.0, 2 * scipy.stats.norm.sf(t)))
+                if len(values) < 2:
+                    return 1.0
+                return float(min(1.0, 2 * scipy.stats.norm.sf((values.mean() - self.value) / scipy.stats.sem(values))))
         side = "below" if self.kind in ("below", "at most") else "above"
         if plain:
             return stats.p_beyond(values, self.value, side)
