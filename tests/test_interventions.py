@@ -183,6 +183,7 @@ def test_conduct_by_degrees_can_be_seen_in_the_scenes():
             best, target = appeal.max(1)
             closer = apart[pos[:, t + 1], target] < apart[pos[:, t], target]
             nearer, chances = nearer + int((closer & (best > 0)).sum()), chances + int((best > 0).sum())
+        assert chances < 0.5 * battery.context * battery.scenes, "on most steps there is nothing to seek"
         shares.setdefault(mover.taste, []).append(nearer / chances)
     for taste, share in shares.items():
         assert (np.diff(share) > 0).all() and 0.25 < share[0] < 0.42 and share[-1] > 0.85, taste
