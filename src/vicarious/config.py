@@ -236,6 +236,41 @@ class Interventions(Responses):
         return {"battery": self.battery.address, "axes": self.axes}
 
 
+class Extinction(Responses):
+    """Heads that have converged on other lessons, given labels of a share `exposure` of the other's contacts.
+
+    One head goes on learning on the frozen latents, at a constant rate, for `past` times the updates in which it
+    converged.  rate and batch: chosen by own-reward error alone (the project's log).
+    """
+
+    stage: ClassVar[str] = "extinction"
+    epoch: ClassVar[int] = 1
+    readout: Literal["reward", "value"] = "reward"
+    exposure: float = Field(ge=0.0, le=1.0, description="share p of the other's contact frames that is now labelled")
+    withheld: Literal["nothing", "alike", "unlike", "left", "best"] = Field(
+        "nothing",
+        description="others whose contacts stay without labels: those within 45 degrees of the self's looks, those "
+        "beyond, those drawn left of the glass, or contacts with the best item",
+    )
+    past: int = Field(3, ge=1, description="times the updates of convergence")
+    until: float = Field(1.0, gt=0, le=1, description="share of the updates after which labels of the other stop")
+    rate: float = Field(1e-3, gt=0)
+    batch: int = Field(16, ge=1, description="episodes per update")
+
+    def own(self) -> dict:
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"heads", "battery"})
+        return {**given, "battery": self.battery.address}
+
+    @property
+    def converged(self) -> int:
+        """Updates in which the head had converged."""
+        return self.heads.reward_updates if self.readout == "reward" else self.heads.updates
+
+    @property
+    def updates(self) -> int:
+        return self.past * self.converged
+
+
 class Codes(Stage):
     """Similarity of one world model's codes for self and other, and who-moved identity."""
 
@@ -306,7 +341,7 @@ STAGES: dict[str, type[Stage]] = {
     s.stage: s
     for s in (
         *(Episodes, Model, Heads, Battery, Returns),
-        *(Responses, Precision, Surface, Interventions),
+        *(Responses, Precision, Surface, Interventions, Extinction),
         *(Codes, Identity, Simulations, Shapes),
     )
 }

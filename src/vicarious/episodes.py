@@ -13,7 +13,8 @@ from . import config, world
 @dataclass(frozen=True)
 class Batch:
     """obs [B, T, F]; prev_action [B, T] the self's, 0 = none yet, else 1 + action; contact [B, T, M]; angle [B];
-    drifter [B]; eventful [B]; exposed_at [B] in [0, 1): the other's contacts are labelled at exposures above it."""
+    drifter [B]; eventful [B]; side [B] 0 = self's chamber on the left; exposed_at [B] in [0, 1): the other's contacts
+    are labelled at exposures above it."""
 
     obs: Tensor
     prev_action: Tensor
@@ -21,6 +22,7 @@ class Batch:
     angle: Tensor
     drifter: Tensor
     eventful: Tensor
+    side: Tensor
     exposed_at: Tensor
 
     def __len__(self) -> int:
@@ -51,6 +53,7 @@ def collect(cfg: config.Episodes, device: str | torch.device = "cpu") -> Batch:
         angle=first.angle,
         drifter=first.purpose[:, 1] == 0,
         eventful=first.eventful,
+        side=first.side,
         exposed_at=exposed_at,
     )
 

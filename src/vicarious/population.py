@@ -10,9 +10,10 @@ Shapes: P members, U updates, N rows of a batch.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -51,23 +52,27 @@ def train(
     loss: Loss,
     draw: Callable[[Tensor], Sequence[Sequence[Tensor]]],
     index: Tensor,
-    rate: float,
+    rate: float | Mapping[str, float],
     weight_decay: float,
     clip: float = 1.0,
+    constant: bool = False,
     stacked: bool | None = None,
     at: Mapping[int, Callable[[], None]] | None = None,
     label: str = "",
     quiet: bool = True,
 ) -> None:
-    """Train members in place by AdamW with a one-cycle rate and each member's gradient clipped at `clip`.
+    """Train members in place by AdamW with a one-cycle (or constant) rate and each member's gradient clipped at `clip`.
 
     loss(member, *inputs) -> [].  index [U, P, N]: rows that each member sees in each update.  draw(index [P, N]) ->
-    the inputs, one sequence of P tensors for each argument of `loss`.  stacked: one program over stacked weights
-    (default on CUDA) or the members in turn.  at: what is called after so many updates, members as they are then.
+    the inputs, one sequence of P tensors for each argument of `loss`.  rate: of the whole member, or of each of its
+    children by name; these are then clipped each by itself, as if every one were trained alone.  stacked: one program
+    over stacked weights (default on CUDA) or the members in turn.  at: what is called after so many updates, members as
+    they are then.
     """
     device = next(members[0].parameters()).device
     stacked = stacks(device) if stacked is None else stacked
-    objective = _Stacked(members, loss) if stacked else _InTurn(members, loss)
+    rates = dict(rate) if isinstance(rate, Mapping) else {"": rate}
+    objective = (_Stacked if stacked else _InTurn)(members, loss, rates)
     rows = torch.empty_like(index[0], device=device)
     amp = torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
 
@@ -79,8 +84,13 @@ def train(
         total.backward()
         objective.clip_(clip)
 
-    optimiser = torch.optim.AdamW(objective.parameters, lr=rate, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=len(index))
+    groups = [{"params": objective.part(name), "lr": rates[name]} for name in rates]
+    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    schedule = (
+        torch.optim.lr_scheduler.ConstantLR(optimiser, 1.0)
+        if constant
+        else torch.optim.lr_scheduler.OneCycleLR(optimiser, list(rates.values()), total_steps=len(index))
+    )
     index, replay = index.to(device), gradients
     for update in tqdm(range(len(index)), desc=label, disable=quiet or None):
         rows.copy_(index[update])
@@ -137,16 +147,20 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 class _InTurn:
     """Members one after the other within an update."""
 
-    def __init__(self, members: Sequence[nn.Module], loss: Loss):
+    def __init__(self, members: Sequence[nn.Module], loss: Loss, parts: Iterable[str] = ("",)):
         self.members, self.loss = members, loss
         self.parameters = [p for member in members for p in member.parameters()]
+        self.parts = {name: [list(m.get_submodule(name).parameters()) for m in members] for name in parts}
+
+    def part(self, name: str) -> list[nn.Parameter]:
+        return [p for own in self.parts[name] for p in own]
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
         return sum(self.loss(member, *own) for member, *own in zip(self.members, *inputs, strict=True))
 
     def clip_(self, clip: float) -> None:
-        for member in self.members:
-            nn.utils.clip_grad_norm_(member.parameters(), clip)
+        for own in itertools.chain.from_iterable(self.parts.values()):
+            nn.utils.clip_grad_norm_(own, clip)
 
     def write_back(self) -> None:
         pass
@@ -155,24 +169,30 @@ class _InTurn:
 class _Stacked:
     """Members as one module whose parameters have a leading axis P."""
 
-    def __init__(self, members: Sequence[nn.Module], loss: Loss):
+    def __init__(self, members: Sequence[nn.Module], loss: Loss, parts: Iterable[str] = ("",)):
         self.members = members
         modules = [_Objective(member, loss) for member in members]
         weights, self.buffers = stack_module_state(modules)
         self.weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         self.parameters, self.shape = list(self.weights.values()), modules[0]
+        inside = {name: f"member.{name}.".replace("..", ".") for name in parts}
+        self.parts = {k: [w for n, w in self.weights.items() if n.startswith(start)] for k, start in inside.items()}
+
+    def part(self, name: str) -> list[Tensor]:
+        return self.parts[name]
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
         call = lambda weights, buffers, *own: functional_call(self.shape, (weights, buffers), own)  # noqa: E731
         return torch.vmap(call)(self.weights, self.buffers, *(_stack(tensors) for tensors in inputs)).sum()
 
     def clip_(self, clip: float) -> None:
-        """As `nn.utils.clip_grad_norm_`, for every member of the leading axis."""
-        gradients = [p.grad.flatten(1) for p in self.parameters]
-        norm = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients]).norm(dim=0)
-        scale = (clip / (norm + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale[:, None])
+        """As `nn.utils.clip_grad_norm_`, for every member of the leading axis and each of its parts."""
+        for own in self.parts.values():
+            gradients = [p.grad.flatten(1) for p in own]
+            norm = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients]).norm(dim=0)
+            scale = (clip / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in gradients:
+                gradient.mul_(scale[:, None])
 
     @torch.no_grad()
     def write_back(self) -> None:

@@ -18,7 +18,20 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import codes, config, episodes, heads, interventions, metrics, models, responses, simulations, stimuli
+from . import (
+    codes,
+    config,
+    episodes,
+    extinction,
+    heads,
+    interventions,
+    metrics,
+    models,
+    population,
+    responses,
+    simulations,
+    stimuli,
+)
 from .store import Result, Store
 
 FAMILIES = ("recurrent", "pixels", "untrained")
@@ -44,13 +57,17 @@ EXPECTED = {  # seconds on one core
     "shapes": 60.0,
 }
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
+SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged heads are switched
+WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
+UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
 @dataclass(frozen=True)
 class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
-    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of all other cells.
+    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of all other cells; past: for how many times
+    the updates of convergence heads go on when labels are given (p = 0 and 1, between, and with others withheld).
     """
 
     seeds: int
@@ -63,10 +80,11 @@ class Profile:
     surface: dict
     simulations: dict
     shapes: dict
+    past: dict
 
 
 PROFILES = {
-    "paper": Profile(40, 20, *[{}] * 8),
+    "paper": Profile(40, 20, *[{}] * 8, {"ends": 10, "between": 3, "withheld": 1}),
     "quick": Profile(
         3,
         2,
@@ -78,6 +96,7 @@ PROFILES = {
         {"scenes": 16},
         {"studies": 100, "resamples": 499},
         {"studies": 100, "curves": 20},
+        {"ends": 2, "between": 1, "withheld": 1},
     ),
 }
 
@@ -169,10 +188,35 @@ def continuity(
     return [battery, config.Shapes(levels=battery.levels - 1, **sizes.shapes), *cells[1:]]
 
 
+def switched(
+    profile: str = "paper",
+    seeds: int | None = None,
+    readout: str = "reward",
+    exposures: tuple[float, ...] = SWITCHED,
+    rate: float | None = None,
+) -> list[config.Stage]:
+    """Cells of extinction: heads converged at p = 0 and switched to each exposure, or to p = 1 with others withheld, or
+    to p = 1 until half of the time; with the cells of the reference study that they start from."""
+    sizes = PROFILES[profile]
+    usual = reference(profile, sizes.sweep if seeds is None else seeds, FAMILIES[:1], (0.0,))
+    cells, own = list(usual), {} if rate is None else {"rate": rate}
+    for start in (c for c in usual if isinstance(c, config.Responses)):
+
+        def switch(exposure: float, past: str, times: int = 1, start: config.Responses = start, **more) -> config.Stage:
+            fixed = {"heads": start.heads, "battery": start.battery, "readout": readout, **own}
+            return config.Extinction(**fixed, exposure=exposure, past=times * sizes.past[past], **more)
+
+        cells += [switch(p, "ends" if p in (0.0, 1.0) else "between") for p in exposures]
+        cells += [switch(1.0, "withheld", withheld=name) for name in WITHHELD]
+        cells += [switch(1.0, "withheld", 2, until=0.5)]
+    return cells
+
+
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
     "continuity": continuity,
+    "extinction": switched,
 }
 
 
@@ -375,6 +419,31 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         done()
 
 
+def train_extinctions(
+    agents: list[Agent], cells: list[config.Extinction], done: Callable[[], None] = lambda: None
+) -> None:
+    """Train and store what is missing of extinction: on CUDA those of one length as one population."""
+    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
+    for cell in cells:
+        if not store.has(cell.address):
+            alone = not population.stacks(torch.device(agents[0].device))
+            groups.setdefault(cell.address if alone else extinction.alike(cell), []).append(cell)
+    used = {cell.heads.model: of[cell.heads.model] for group in groups.values() for cell in group}
+    latents = {model: agent.latents() for model, agent in used.items()}
+    for group in groups.values():
+        start, own = time.perf_counter(), [of[cell.heads.model] for cell in group]
+        inputs = zip(*(latents[agent.cfg] for agent in own), strict=True)
+        begin = [agent.heads(cell.heads) for agent, cell in zip(own, group, strict=True)]
+        shown = [agent.shown(cell.battery) for agent, cell in zip(own, group, strict=True)]
+        scenes = own[0].scenes(group[0].battery)[0]
+        trained = extinction.train(group, begin, *map(list, inputs), shown, scenes, agents[0].quiet)
+        seconds = (time.perf_counter() - start) / len(group)
+        for agent, cell, (net, tables) in zip(own, group, trained, strict=True):
+            notes = {"battery": scenes.digest, "split": extinction.split(cell, latents[agent.cfg][1])}
+            store.write(cell, seconds, tables, net.state_dict(), agent.device, population=len(group), **notes)
+        done()
+
+
 def make(stage: config.Stage, store: Store) -> None:
     """Compute and store a result that needs no agent: a battery, its true returns, or simulated studies."""
     makers = {"battery": _make_battery, "returns": _make_returns}
@@ -433,6 +502,7 @@ def work(
         with one_thread(), torch.cuda.device(device) if device.startswith("cuda") else contextlib.nullcontext():
             train_models(agents, done)
             train_heads(agents, [c.heads for c in cells if isinstance(c, config.Responses)], done)
+            train_extinctions(agents, [c for c in cells if isinstance(c, config.Extinction)], done)
             while agents:  # each agent's codes and scenes go with it
                 agent = agents.pop(0)
                 agent.release()
@@ -578,6 +648,8 @@ class Progress:
 
 def expected(stage: config.Stage) -> float:
     """Core-seconds that a stage takes, roughly."""
+    if isinstance(stage, config.Extinction):
+        return UPDATE[stage.readout] * stage.updates
     if not isinstance(stage, TRAINED):
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
@@ -593,7 +665,7 @@ def agent_columns(cell: config.Stage) -> dict:
     if model is None:
         return {"seed": -1, "family": "truth", "exposure": 0.0, "kappa": 0.0}
     head = getattr(cell, "heads", None)
-    own = {"exposure": head.exposure, "kappa": head.kappa} if head else {}
+    own = {"exposure": getattr(cell, "exposure", head.exposure), "kappa": head.kappa} if head else {}
     family = "solitary" if model.data.world.solitary else model.family
     if head and head.lessons != "own":
         family = head.lessons

@@ -3,7 +3,7 @@
 A family is an `nn.Module` built as `Family(cfg, features)` with
 
     encode(obs [B, T, F], prev_action [B, T]) -> z [B, T, D]
-    losses(obs, prev_action) -> {name: [B, T]}      empty where nothing is trained
+    losses(obs, prev_action, z=None) -> {name: [B, T]}      empty where nothing is trained; z: the codes, if at hand
 
 Adding one takes a file beside this one and a line in `FAMILIES`.
 """

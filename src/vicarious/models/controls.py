@@ -27,7 +27,7 @@ class Pixels(nn.Module):
         frame = torch.cat([obs, F.one_hot(prev_action, len(ACTIONS) + 1).to(obs.dtype)], -1)
         return torch.cat([F.pad(frame, (0, 0, lag, 0))[:, : frame.shape[1]] for lag in range(FRAMES)], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         return {}
 
 
@@ -70,7 +70,7 @@ class Oracle(nn.Module):
             met.append((chamber[..., first : first + kinds] * body).sum(-2))
         return torch.cat([obs, *met], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         return {}
 
 
@@ -95,7 +95,9 @@ class Disjoint(nn.Module):
         """obs [B, T, F], prev_action [B, T] -> [B, T, D], the self's half first."""
         return torch.cat([self.bodies[name].encode(o, a) for name, o, a in self._routed(obs, prev_action)], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         """Those of both models, {self_reconstruction, ...}: [B, T]."""
-        parts = {name: self.bodies[name].losses(o, a) for name, o, a in self._routed(obs, prev_action)}
+        halves = (None, None) if z is None else z.chunk(2, -1)
+        routed = zip(self._routed(obs, prev_action), halves, strict=True)
+        parts = {name: self.bodies[name].losses(o, a, own) for (name, o, a), own in routed}
         return {f"{name}_{loss}": error for name, own in parts.items() for loss, error in own.items()}

@@ -67,9 +67,9 @@ class Recurrent(nn.Module):
         action = F.one_hot(prev_action, self.actions).to(obs.dtype)
         return self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1))
 
-    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         """Squared errors {reconstruction, prediction}: [B, T], zero in the last frame of prediction."""
-        z = self.encode(obs, prev_action)
+        z = self.encode(obs, prev_action) if z is None else z
         action = F.one_hot(prev_action[:, 1:], self.actions).to(obs.dtype)
         guess = self.predictor(torch.cat([z[:, :-1], action], -1))
         losses = {
