@@ -152,6 +152,41 @@ class Battery(Stage):
     rollouts: int = Field(256, ge=1)
 
 
+class Joint(Stage):
+    """A world model and heads of several exposures, trained together for the world model's updates and watched."""
+
+    stage: ClassVar[str] = "joint"
+    epoch: ClassVar[int] = 1
+    model: Model
+    battery: Battery = Battery(levels=7, scenes=128)
+    exposures: tuple[float, ...] = (0.0, 1.0)
+    checkpoints: int = Field(18, ge=3, description="at which the battery is shown")
+    width: int = Field(128, ge=1, description="hidden units per layer of the heads")
+    depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
+    reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
+    rate: float = Field(5e-3, gt=0, description="of the value function")
+    gamma: float = Field(0.8, gt=0, lt=1)
+    lam: float = Field(0.95, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        _same_chambers(self.battery, self.model.data)
+        return self
+
+    @property
+    def parent(self) -> Stage:
+        return self.model
+
+    def own(self) -> dict:
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"})
+        return {**given, "battery": self.battery.address}
+
+    def heads(self, exposure: float) -> Heads:
+        """The configuration of the heads of one exposure."""
+        names = ("model", "width", "depth", "reward_rate", "rate", "gamma", "lam")
+        return Heads(exposure=exposure, **{name: getattr(self, name) for name in names})
+
+
 class Returns(Stage):
     """What every body really gains after every frame of the battery, by simulation."""
 
@@ -340,7 +375,7 @@ class Shapes(Stage):
 STAGES: dict[str, type[Stage]] = {
     s.stage: s
     for s in (
-        *(Episodes, Model, Heads, Battery, Returns),
+        *(Episodes, Model, Heads, Joint, Battery, Returns),
         *(Responses, Precision, Surface, Interventions, Extinction),
         *(Codes, Identity, Simulations, Shapes),
     )

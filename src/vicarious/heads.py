@@ -55,13 +55,18 @@ class Latents:
         """From latents z [B, T, D] of all episodes; inputs that are constant are only centred."""
         cut = split(len(z))
         flat = z[:cut].flatten(0, -2)
-        mean, std = flat.mean(0), flat.std(0)
-        scale = torch.where(std > 1e-6, std, 1.0)
+        mean, scale = flat.mean(0), spread(flat)
         dtype = torch.bfloat16 if population.precision(z.device) == "bf16" else z.dtype
         inputs = torch.empty_like(z[:cut], dtype=dtype)
         for part, source in zip(inputs.split(chunk), z[:cut].split(chunk), strict=True):
             part.copy_((source - mean) / scale)
         return cls(mean, scale, inputs, z[cut:].clone())
+
+
+def spread(z: Tensor) -> Tensor:
+    """Standard deviation [D] of codes z [rows, D]; 1 where they are constant."""
+    std = z.std(0)
+    return torch.where(std > 1e-6, std, 1.0)
 
 
 def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -191,11 +196,16 @@ def _rows(cfg: config.Heads, data: Batch, cut: int, updates: int) -> Tensor:
     return pool[rows * len(pool) // cut]
 
 
-def _fresh(cfg: config.Heads, z: Latents) -> Heads:
-    """Heads with the seed's own initial weights, which standardise as `z` was."""
+def initial(cfg: config.Heads, latent: int) -> Heads:
+    """Heads over codes of width `latent` with the seed's own initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.generator(cfg.model.data.seed, "heads/weights").initial_seed())
-        heads = Heads(len(z.mean), cfg.width, cfg.depth).to(z.mean.device)
+        return Heads(latent, cfg.width, cfg.depth)
+
+
+def _fresh(cfg: config.Heads, z: Latents) -> Heads:
+    """Heads with the seed's own initial weights, which standardise as `z` was."""
+    heads = initial(cfg, len(z.mean)).to(z.mean.device)
     heads.mean.copy_(z.mean)
     heads.scale.copy_(z.scale)
     return heads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +26,10 @@ from . import (
     extinction,
     heads,
     interventions,
+    joint,
     metrics,
     models,
+    monitor,
     population,
     responses,
     simulations,
@@ -49,6 +52,7 @@ EXPECTED = {  # seconds on one core
     "codes": 15.0,
     "identity": 10.0,
     "heads": 33.0,
+    "joint": 130.0,
     "responses": 1.5,
     "precision": 6.0,
     "surface": 10.0,
@@ -212,10 +216,31 @@ def switched(
     return cells
 
 
+def development(
+    profile: str = "paper", seeds: int | None = None, exposures: tuple[float, ...] | None = None
+) -> list[config.Stage]:
+    """Cells of joint training under the battery's eyes: world model and heads of p = 0 and p = 1.
+
+    Controls, whose codes are the same all along, have a quarter of the seeds.
+    """
+    sizes = PROFILES[profile]
+    battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
+    cells: list[config.Stage] = [battery]
+    count = sizes.sweep if seeds is None else seeds
+    for seed in range(count):
+        for family in FAMILIES if seed < math.ceil(count / 4) else FAMILIES[:1]:
+            data = config.Episodes(seed=seed, **sizes.data)
+            model = config.Model(data=data, family=family, **sizes.model)
+            own = {} if exposures is None else {"exposures": exposures}
+            cells.append(config.Joint(model=model, battery=battery, **own))
+    return cells
+
+
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
     "continuity": continuity,
+    "development": development,
     "extinction": switched,
 }
 
@@ -224,7 +249,7 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     """The cells of all studies, each once; the calibration has at most the sweep's seeds."""
     cells = continuity(profile, seeds)
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
-    cells += calibration(profile, few)
+    cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few)]
     return list(dict.fromkeys(cells))
 
 
@@ -419,6 +444,29 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         done()
 
 
+def train_joints(agents: list[Agent], cells: list[config.Joint], done: Callable[[], None] = lambda: None) -> None:
+    """Train, watch and store the agents that learn everything together and are missing."""
+    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
+    for cell in cells:
+        if not store.has(cell.address):
+            alone = not population.stacks(torch.device(agents[0].device))
+            groups.setdefault(cell.address if alone else config.digest(cell.own()), []).append(cell)
+    for group in groups.values():
+        start, own = time.perf_counter(), [of[cell.model] for cell in group]
+        data, (scenes, value) = [agent.episodes for agent in own], own[0].scenes(group[0].battery)
+        at = monitor.checkpoints(group[0].model.updates, group[0].checkpoints)
+        monitors = [
+            monitor.Monitor(cell.battery, cell.model.data, at, scenes, value, agent.device)
+            for agent, cell in zip(own, group, strict=True)
+        ]
+        trained = joint.train(group, data, monitors, agents[0].quiet)
+        seconds = (time.perf_counter() - start) / len(group)
+        for agent, cell, (_, tables) in zip(own, group, trained, strict=True):
+            store.write(cell, seconds, tables, device=agent.device, population=len(group), battery=scenes.digest)
+            agent.release()
+        done()
+
+
 def train_extinctions(
     agents: list[Agent], cells: list[config.Extinction], done: Callable[[], None] = lambda: None
 ) -> None:
@@ -502,6 +550,7 @@ def work(
         with one_thread(), torch.cuda.device(device) if device.startswith("cuda") else contextlib.nullcontext():
             train_models(agents, done)
             train_heads(agents, [c.heads for c in cells if isinstance(c, config.Responses)], done)
+            train_joints(agents, [c for c in cells if isinstance(c, config.Joint)], done)
             train_extinctions(agents, [c for c in cells if isinstance(c, config.Extinction)], done)
             while agents:  # each agent's codes and scenes go with it
                 agent = agents.pop(0)
@@ -650,6 +699,8 @@ def expected(stage: config.Stage) -> float:
     """Core-seconds that a stage takes, roughly."""
     if isinstance(stage, config.Extinction):
         return UPDATE[stage.readout] * stage.updates
+    if isinstance(stage, config.Joint):
+        return EXPECTED["joint"] * stage.model.updates / config.Model.model_fields["updates"].default
     if not isinstance(stage, TRAINED):
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
