@@ -82,7 +82,7 @@ def test_without_results_nothing_is_calibrated():
 
 
 def test_an_offset_alone_shows_in_the_intercept_and_not_in_the_slope():
-    x = calibration.recovered(evidence(offset=-0.25), "reward", list(range(20)), 0.0)
+    x = evidence(offset=-0.25).recovered("reward", list(range(20)), 0.0)
     slope, intercept, _ = predictions.stats.line(x[..., 0].ravel(), x[..., 1].ravel())
     assert (slope, intercept) == (pytest.approx(1.0, abs=0.02), pytest.approx(-0.25, abs=0.02))
 
@@ -98,8 +98,8 @@ def precision(noise: float, seeds=20) -> pd.DataFrame:
                         for readout in metrics.KINDS:
                             true = 1.0 if readout == "reward" else TRUE_VALUE
                             slope = true * ((1.0 if mover == "self" else kappa) + rng.normal(0, noise))
-                            rows.append((seed, kappa, number, half, mover, s, readout, slope, noise * true * 8, 64))
-    columns = "seed kappa set half mover similarity readout slope sd n_scenes".split()
+                            rows.append((seed, kappa, number, half, mover, s, readout, slope / true, noise * 8, 64))
+    columns = "seed kappa set half mover similarity readout rho sd n_scenes".split()
     return pd.DataFrame(rows, columns=columns).assign(family="recurrent", exposure=0.0, kind="empathy")
 
 
@@ -109,14 +109,13 @@ TRUE_VALUE = float(
 
 
 def test_reliability_is_high_where_agents_differ_by_more_than_scenes_and_low_where_not():
-    coefficients = evidence(n=2).coefficients
-    fine = calibration.reliability(calibration.scores(precision(0.05), coefficients, 0.5))
-    rough = calibration.reliability(calibration.scores(precision(3.0), coefficients, 0.5))
+    fine = calibration.reliability(calibration.scores(precision(0.05), 0.5))
+    rough = calibration.reliability(calibration.scores(precision(3.0), 0.5))
     assert (fine.low > 0.95).all() and (rough.estimate < 0.6).all() and set(fine.agents) == {100}
 
 
 def test_measurement_error_is_what_was_put_in():
-    scored = calibration.scores(precision(0.1, seeds=60), evidence(n=2).coefficients, 0.5)
+    scored = calibration.scores(precision(0.1, seeds=60), 0.5)
     found = calibration.measurement_error(scored)
     assert np.sqrt((found.error**2).mean()) == pytest.approx(0.1 / np.sqrt(2), rel=0.1), (
         "a set is the mean of two halves"

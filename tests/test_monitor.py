@@ -37,7 +37,7 @@ def test_heads_leave_the_world_model_as_if_it_trained_alone(stacked):
 
 def test_every_head_learns_and_by_its_own_labels():
     (agent, _), _ = watched()
-    begin = heads.initial(JOINT.heads(0.0), 8).nets
+    begin = heads.initial(JOINT.at(0.0), 8).nets
     for i in range(2):
         for readout in heads.READOUTS:
             assert not torch.equal(getattr(agent, f"{readout}{i}")[0].weight, begin[readout][0].weight)

@@ -94,8 +94,10 @@ BY_DEGREES = ["P3", "P3/conduct", "P4"]
 
 def test_planted_empathy_is_supported_and_everything_else_pending():
     found = verdict(evidence())
-    assert {k: v for k, v in found.items() if v != "pending"} == dict.fromkeys([*LIVE, *BY_DEGREES], "supported")
-    assert {"P5/data/p0", "P6a/reward", "P7", "F2", "A", "B"} <= {k for k, v in found.items() if v == "pending"}
+    told = {k: v for k, v in found.items() if v != "pending"}
+    assert {k: told.pop(k) for k in ("P7", "B")} == dict.fromkeys(["P7", "B"], "inconclusive"), "nobody was watched"
+    assert told == dict.fromkeys([*LIVE, *BY_DEGREES], "supported")
+    assert {"P5/data/p0", "P6a/reward", "F2", "A"} <= {k for k, v in found.items() if v == "pending"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import calibration, chapters, config, models, study
+from vicarious import calibration, chapters, config, development, models, study
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -134,8 +134,8 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
     assert planted == {c.model for c in study.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
     shown = [tuple(study.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
     assert len(shown) == len(set(shown)), "no two agents have the same name"
-    usual = study.continuity(seeds=2)
-    assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells}
+    usual, more = study.continuity(seeds=2), [*study.development(seeds=2), *study.switched(seeds=2)]
+    assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells, *more}
 
 
 def test_only_reference_agents_are_published_with_weights():
@@ -163,6 +163,7 @@ def tiny(monkeypatch):
         {"scenes": 8},
         {"studies": 10, "agents": (10,), "resamples": 99},
         {"studies": 10, "curves": 4},
+        {"ends": 2, "between": 1, "withheld": 1},
     )
     monkeypatch.setitem(study.PROFILES, "tiny", sizes)
 
@@ -188,6 +189,39 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     assert moved[0, 0] == pytest.approx(found.rho("value", [0], "pixels")[0], abs=1e-3), "not moved is as it was"
 
 
+def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny, store):
+    cells = list(dict.fromkeys([*study.development("tiny"), *study.switched("tiny")]))
+    kinds = pd.Series([c.stage for c in cells]).value_counts()
+    assert kinds.to_dict() == {"extinction": 14, "joint": 3, "battery": 2, "responses": 1, "codes": 1}
+    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert study.fill(cells, store, workers=0, device="cpu") == 0
+    found = chapters.evidence(cells, store)
+    assert set(found.development.family) == set(study.FAMILIES) and set(found.development.exposure) == {0.0, 1.0}
+    assert set(found.extinction.exposure) == set(study.SWITCHED) and set(found.extinction.readout) == {
+        "reward",
+        "value",
+    }
+    updates, rho = development.after(found, [0], 1.0)
+    assert updates[-1] == 10 and np.isfinite(rho).all()
+    assert rho[0, 0] == pytest.approx(found.rho("reward", [0])[0], abs=1e-3), "it starts from the published head"
+    manifests = [store.read(c.address).manifest for c in cells if c.stage == "extinction"]
+    assert {m["split"]["withheld"] for m in manifests} == {"nothing", *study.WITHHELD}
+    assert all(m["split"]["withheld_contacts"] > 0 for m in manifests if m["split"]["withheld"] != "nothing")
+
+
+def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):
+    """Two batteries at hand must not be averaged into one truth."""
+    usual, other = study.reference("tiny", families=("recurrent",)), config.Battery(scenes=16, rollouts=4, levels=3)
+    cells = [*usual, other, config.Joint(model=study.model_of(usual[1]), battery=other, checkpoints=3)]
+    study.fill(cells, store, workers=0, device="cpu")
+    both, alone = (chapters.evidence(some, store) for some in (cells, usual))
+    true = [e.coefficients.drop_duplicates(["readout", "kind"]).true_slope.to_numpy() for e in (both, alone)]
+    assert np.array_equal(*true)
+    value = both.development[both.development.readout == "value"].drop_duplicates("kind").set_index("kind").true_slope
+    known = both.coefficients[both.coefficients.readout == "value"].drop_duplicates("kind").set_index("kind").true_slope
+    assert not np.allclose(value, known[value.index]), "other scenes have other values"
+
+
 def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):
     cells = study.reference(seeds=study.PROFILES["paper"].sweep + 2)
     met = pd.DataFrame([study.agent_columns(c) for c in cells if isinstance(c, config.Responses)])
@@ -204,7 +238,7 @@ def test_calibrating_cells_are_filled_once_and_read_back(tiny, tmp_path, monkeyp
     assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
     found = chapters.evidence(cells, store)
     assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
-    scored = calibration.scores(study.load(cells, store, "precision"), found.coefficients, 0.5)
+    scored = calibration.scores(found.precision, 0.5)
     assert len(scored) == 7 * 4 * 2 * 2 and scored.rho.notna().all()
     assert not chapters.calibrated("tiny", store), "one agent calibrates nothing"
     monkeypatch.setattr(calibration, "calibrated", lambda e: True)
@@ -238,6 +272,8 @@ def golden() -> dict:
             model=study.model_of(cells[1]), battery=tiny_battery(), width=8, fit_scenes=64, updates=100
         ),
         "simulations": config.Simulations(studies=20, agents=(10,), resamples=199),
+        "joint": config.Joint(model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
+        "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
@@ -259,6 +295,8 @@ def golden() -> dict:
             "interventions": store.read(more["interventions"].address).tables["interventions"]["slope"][::17],
             "shapes": store.read(more["shapes"].address).tables["shapes"]["rate"],
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
+            "joint": store.read(more["joint"].address).tables["development"]["slope"][::31],
+            "extinction": store.read(more["extinction"].address).tables["extinction"]["slope"][::7],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
 

@@ -12,22 +12,13 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, stats
-from .evidence import Evidence, S
-from .predictions import NULL, R2, RECOVERY, determination, judge, slope
+from .evidence import TAUGHT, Evidence, S
+from .predictions import LOOKS, NULL, R2, RECOVERY, determination, judge, slope
 from .rules import SWEEP, Bar, Criterion, Prediction
 from .study import KAPPAS
 
 SILENT = ("shuffled", "disjoint", "oracle")  # must be null at p = 1
-LOOKS = (0.0, 0.5)  # similarities at which conditions are read: the ends of s <= .5
-TAUGHT = 1.0  # exposure p of planted couplings and of silent controls
 CELL = ["exposure", "kappa"]
-
-
-def recovered(e: Evidence, head: str, seeds: list[int], s: float, kind: str = "empathy") -> np.ndarray:
-    """Planted and recovered coupling [n, couplings, 2] of the given seeds at p = 1."""
-    rho = [e.rho(head, seeds, s=s, kind=kind, exposure=TAUGHT, kappa=kappa) for kappa in KAPPAS]
-    planted = [np.full(len(seeds), kappa) for kappa in KAPPAS]
-    return np.stack([np.stack(planted, 1), np.stack(rho, 1)], -1)
 
 
 def _competent_throughout(e: Evidence, head: str) -> tuple[list[int], list[int]]:
@@ -60,7 +51,7 @@ def _everyone(family: str) -> Callable[[Evidence, str], tuple[list[int], list[in
 
 def _planted(head: str, s: float) -> tuple[Criterion, Criterion]:
     def values(e: Evidence, seeds: list[int]) -> np.ndarray:
-        return recovered(e, head, seeds, s)
+        return e.recovered(head, seeds, s)
 
     low, high = 1 - RECOVERY, 1 + RECOVERY
     off = (Bar("below", low), Bar("above", high))
@@ -122,20 +113,13 @@ def calibrated(evidence: Evidence | None) -> bool:
     return evidence is not None and bool((conditions(evidence).verdict == "supported").all())
 
 
-def scores(precision: pd.DataFrame, coefficients: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
+def scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
     """Coefficients of one kind at similarity s by set and half of scenes: agent columns, readout, set, half, rho.
 
-    precision: from `metrics.scene_slopes` over sets; coefficients: whose true slopes are the denominator.
+    precision: `Evidence.precision`, coefficients from `metrics.scene_slopes` over sets.
     """
-    true = coefficients.drop_duplicates(["readout", "kind"]).set_index(["readout", "kind"]).true_slope
-    t = precision[(precision.mover == "other") & (precision.kind == kind)]
-    parts = []
-    for (number, half), own in t.groupby(["set", "half"]):
-        at = metrics.at_similarity(own.rename(columns={"slope": "rho"}), s)
-        parts.append(at.assign(set=number, half=half))
-    found = pd.concat(parts, ignore_index=True)
-    found["readout"] = found.readout.astype(str)  # published tables hold categories
-    return found.assign(rho=found.rho / found.readout.map(lambda r: true[r, kind]))
+    found = metrics.at_similarity(precision[(precision.mover == "other") & (precision.kind == kind)], s)
+    return found.assign(readout=found.readout.astype(str))  # published tables hold categories
 
 
 def reliability(scored: pd.DataFrame) -> pd.DataFrame:

@@ -109,9 +109,49 @@ class Continuity(Parameters):
         return study.continuity(self.profile, self.seeds, self.exposure, self.levels)
 
 
+class Stimuli(Parameters):
+    seeds: int = Field(
+        study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
+    )
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which kinds and precision are read, cos(angle)"
+    )
+    taught: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share p of the other's contacts labelled for the heads that are watched beside p = 0",
+    )
+
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].sweep
+
+    def agents(self) -> list[config.Stage]:
+        watched = study.development(self.profile, self.seeds, (0.0, self.taught))
+        return list(dict.fromkeys([*study.calibration(self.profile, self.seeds), *watched]))
+
+
+class Extinction(Parameters):
+    seeds: int = Field(
+        study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
+    )
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
+    )
+    rate: float = Field(
+        1e-3, gt=0, le=0.1, description="constant learning rate of the reward model once labels are given"
+    )
+
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].sweep
+
+    def agents(self) -> list[config.Stage]:
+        return study.switched(self.profile, self.seeds, self.rate)
+
+
 class Verdicts(Parameters):
     def agents(self) -> list[config.Stage]:
-        return study.continuity(self.profile, self.seeds)
+        return study.everything(self.profile, self.seeds)
 
 
 class Cost(Verdicts):
@@ -133,6 +173,8 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "03-similarity": Similarity,
     "04-misgeneralisation": Misgeneralisation,
     "05-continuity": Continuity,
+    "08-stimuli": Stimuli,
+    "09-extinction": Extinction,
     "verdicts": Verdicts,
     "cost": Cost,
 }
@@ -194,9 +236,15 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
 
 
 def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
-    """Evidence from cells that are at hand."""
-    names = ("responses", "measures", "interventions")
-    return Evidence.of(*(study.load(cells, store, name) for name in names), **where)
+    """Evidence from cells that are at hand.  Scenes shown only while agents learnt are a yardstick of their own."""
+    while_learning = {cell.battery for cell in cells if isinstance(cell, config.Joint)}
+    while_learning -= {cell.battery for cell in cells if isinstance(cell, (config.Responses, config.Codes))}
+    usual = [cell for cell in cells if cell not in while_learning]
+    names = ("responses", "measures", "interventions", "precision", "extinction", "progress")
+    tables = {name: study.load(usual, store, name) for name in names}
+    if (slopes := study.load(usual, store, "development")) is not None:
+        tables["development"] = slopes, study.load(list(while_learning) or cells, store, "responses")
+    return Evidence.of(**tables, **where)
 
 
 def calibrated(profile: str, store: Store) -> bool:

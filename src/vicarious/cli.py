@@ -67,7 +67,7 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("name", type=click.Choice(["all", "reference", "calibration", "continuity"]), default="all")
+@click.argument("name", type=click.Choice(["all", "reference", "calibration", "continuity", "development", "extinction"]), default="all")
 @_profile
 @_seeds
 @_workers
@@ -77,7 +77,7 @@ def app() -> None:
 @click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
 def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
-    """Train what is missing of a study: reference, calibration, continuity, or all.
+    """Train what is missing of a study: reference, calibration, continuity, development, extinction, or all.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
@@ -145,7 +145,7 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     from .store import Store
 
     store = Store()
-    wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.continuity, lab.reference))
+    wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.everything, lab.continuity, lab.reference))
     cells = max(wanted, key=lambda cells: len({lab.model_of(cell) for cell in cells}))  # the study with more agents
     told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)

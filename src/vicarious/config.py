@@ -181,7 +181,7 @@ class Joint(Stage):
         given = self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"})
         return {**given, "battery": self.battery.address}
 
-    def heads(self, exposure: float) -> Heads:
+    def at(self, exposure: float) -> Heads:
         """The configuration of the heads of one exposure."""
         names = ("model", "width", "depth", "reward_rate", "rate", "gamma", "lam")
         return Heads(exposure=exposure, **{name: getattr(self, name) for name in names})

@@ -19,7 +19,7 @@ def kind(stage: config.Stage) -> tuple[str, str]:
     """Stages of one kind cost the same: their name and shape, whatever the seed, exposure or coupling."""
     free = {"data": {"seed"}} if isinstance(stage, config.Model) else {"model": {"data": {"seed"}}}
     if isinstance(stage, config.Responses):
-        free = {"heads": {"exposure": True, "kappa": True, **free}}
+        free = {"heads": {"exposure": True, "kappa": True, **free}, "exposure": True, "withheld": True, "until": True}
     elif isinstance(stage, config.Heads):
         free = {"exposure": True, "kappa": True, **free}
     elif isinstance(stage, study.AGENTLESS):
@@ -41,11 +41,15 @@ def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> 
 def _extent(stage: config.Stage) -> dict[str, int]:
     """What a stage's seconds are proportional to, but for a constant."""
     names = ("updates", "reward_updates", "scenes", "fit_scenes", "studies")
-    return {name: getattr(stage, name) for name in names if hasattr(stage, name)}
+    return {name: getattr(stage, name) for name in names if name in type(stage).model_fields}
 
 
 def _units(stage: config.Stage) -> int:
-    """The first of these, or the scenes of the battery that is shown."""
+    """The first of these, or its updates as they follow from what it stands on, or the scenes that are shown."""
+    if isinstance(stage, config.Extinction):
+        return stage.updates
+    if isinstance(stage, config.Joint):
+        return stage.model.updates
     return next(iter(_extent(stage).values()), 0) or stage.battery.scenes
 
 

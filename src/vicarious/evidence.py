@@ -11,6 +11,7 @@ from . import metrics
 from .metrics import CONTROLS
 
 S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
+TAUGHT = 1.0  # exposure p of planted couplings
 DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 
 
@@ -18,14 +19,20 @@ DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 class Evidence:
     """Coefficients, gates and measures of all agents at hand, and where they are read.
 
-    interventions: coefficients after them, where there were any; altered: agents are not the reference ones;
-    calibrated: the instrument has passed its own tests.
+    interventions: coefficients after them, where there were any; precision: by half and set of scenes; development:
+    while world model and heads learnt together; extinction: while labels of the other's contacts were given, and
+    progress what was learnt from then.  altered: agents are not the reference ones; calibrated: the instrument has
+    passed its own tests.
     """
 
     coefficients: pd.DataFrame
     gates: pd.DataFrame
     measures: pd.DataFrame
     interventions: pd.DataFrame | None = None
+    precision: pd.DataFrame | None = None
+    development: pd.DataFrame | None = None
+    extinction: pd.DataFrame | None = None
+    progress: pd.DataFrame | None = None
     s: float = S
     exposure: float = P
     altered: bool = False
@@ -33,14 +40,30 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, responses: pd.DataFrame, measures: pd.DataFrame, interventions: pd.DataFrame | None = None, **where
+        cls,
+        responses: pd.DataFrame,
+        measures: pd.DataFrame,
+        interventions: pd.DataFrame | None = None,
+        precision: pd.DataFrame | None = None,
+        extinction: pd.DataFrame | None = None,
+        development: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+        **where,
     ) -> Evidence:
-        """From the tidy tables of a study; the rows of family `truth` are the yardstick."""
+        """From the tidy tables of a study; the rows of family `truth` are the yardstick.
+
+        development: slopes, and the yardstick of the scenes that were shown then.
+        """
         truth = responses.family == "truth"
         table = metrics.coefficients(responses[~truth], responses[truth])
         if interventions is not None:
             interventions = metrics.over_truth(interventions, table)
-        return cls(table, metrics.competence(table, measures), measures, interventions, **where)
+        by_truth = {
+            name: None if own is None else metrics.relative(own, responses[truth])
+            for name, own in (("precision", precision), ("extinction", extinction))
+        }
+        watched = None if development is None else metrics.relative(*development)
+        gates = metrics.competence(table, measures)
+        return cls(table, gates, measures, interventions, development=watched, **by_truth, **where)
 
     @property
     def preregistered(self) -> bool:
@@ -72,6 +95,15 @@ class Evidence:
         t = t[(t.readout == readout) & (t.family == family) & np.isclose(t.exposure, exposure) & (t.kappa == kappa)]
         t = t[(t.mover == mover) & (t.kind == kind)]
         return _per_seed(t, "rho", seeds, self.s if s is None else s)
+
+    def recovered(self, readout: str, seeds: list[int], s: float, kind: str = "empathy") -> np.ndarray:
+        """Planted and recovered coupling [n, couplings, 2] of the given seeds' agents that were taught everything."""
+        t = self.coefficients
+        kappas = sorted(t[(t.family == "recurrent") & (t.exposure == TAUGHT)].kappa.unique())
+        if len(kappas) < 2:
+            return np.full((len(seeds), 1, 2), np.nan)
+        rho = [self.rho(readout, seeds, s=s, kind=kind, exposure=TAUGHT, kappa=kappa) for kappa in kappas]
+        return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(rho, 1)], -1)
 
     def curve(
         self, readout: str, seeds: list[int], family: str = "recurrent", mover: str = "other"

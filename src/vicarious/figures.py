@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import calibration, stats
+from . import calibration, development, stats
 from .evidence import Evidence
 from .world import State
 
@@ -411,7 +412,7 @@ def recovery(evidence: Evidence, seeds: dict[str, list[int]], kinds: tuple[str, 
         for ax, kind in zip(row, kinds, strict=True):
             ax.plot([-1.1, 1.1], [-1.1, 1.1], color="0.8", lw=1, zorder=0)
             for s, shade, shift in zip(calibration.LOOKS, ("#8a3b12", "#f0a47d"), (-0.03, 0.03), strict=True):
-                x = calibration.recovered(evidence, readout, seeds[readout], s, kind)
+                x = evidence.recovered(readout, seeds[readout], s, kind)
                 ax.scatter(x[..., 0] + shift, x[..., 1], s=9, color=shade, alpha=0.6, label=f"agents, s = {s:g}")
                 mean = x.mean(0)
                 ax.plot(mean[:, 0] + shift, mean[:, 1], "-", color=shade, lw=1.2)
@@ -496,4 +497,257 @@ def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = No
         ax.axvspan(-band, band, color="0.93", zorder=0)
     ax.set_yticks(y, rows.label)
     ax.set_xlabel("estimate over agents, 95% interval")
+    return fig
+
+
+def _training_axis(ax: Axes, last: float, label: str = "updates") -> None:
+    """A logarithmic axis that begins with the untrained agent at 0."""
+    ax.set_xscale("symlog", linthresh=10, linscale=0.3)
+    ax.set(xlim=(0, last * 1.05), xlabel=label)
+    ticks = [0, *(10**k for k in range(1, int(np.log10(last)) + 1))]
+    ax.set_xticks(ticks, ["0", *(f"{t:,}" if t < 10_000 else f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
+    ax.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
+
+
+def learning(table: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """What agents have learnt by update, a panel a measure; table: seed, update, exposure or -1, measure, value."""
+    fig, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3.2))
+    for ax, (measure, title) in zip(np.atleast_1d(axes), names.items(), strict=True):
+        own = table[table.measure == measure]
+        for (p, some), colour in zip(own.groupby("exposure"), (COLOURS["other"], COLOURS["self"]), strict=False):
+            wide = some.pivot_table(index="seed", columns="update", values="value")
+            _band(ax, wide.columns.to_numpy(), wide.to_numpy(), colour, f"p = {p:g}" if p >= 0 else None)
+        ax.set_title(title)
+        _training_axis(ax, own["update"].max())
+        if len(own.exposure.unique()) > 1:
+            ax.legend(fontsize=9)
+    return fig
+
+
+def kinds(evidence: Evidence, seeds: list[int], exposures: tuple[float, ...]) -> Figure:
+    """Coefficients of every kind while everything is learnt: rows are exposures, columns kinds, a line per mover."""
+    names = development.KINDS
+    fig, axes = plt.subplots(
+        len(exposures), len(names), figsize=(2.5 * len(names), 2.9 * len(exposures) + 0.5), sharex=True, sharey=True
+    )
+    for row, p in zip(np.atleast_2d(axes), exposures, strict=True):
+        for ax, (name, (readout, kind)) in zip(row, names.items(), strict=True):
+            for mover, line in (("self", "-"), ("other", "-"), ("drifter", ":")):
+                x, y = development.over_training(evidence, readout, kind, p, seeds, mover)
+                _band(ax, x, y, COLOURS[mover], mover, line)
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+            _training_axis(ax, x[-1])
+            ax.set_title(f"{name}, p = {p:g}", fontsize=10)
+            ax.label_outer()
+        row[0].set_ylabel("coefficient")
+    np.atleast_2d(axes)[0, 0].legend(fontsize=9)
+    return fig
+
+
+def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
+    """Figures behind one slider, as HTML that stands alone in the page; frames: (label, figure), which are closed."""
+    images = []
+    for i, (label, fig) in enumerate(frames):
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=100, bbox_inches=None)
+        plt.close(fig)
+        shown = "block" if i == len(frames) - 1 else "none"
+        data = base64.b64encode(buffer.getvalue()).decode()
+        images.append(
+            f'<img alt="{alt} {label}" data-label="{label}" style="display:{shown};max-width:100%;margin:0" '
+            f'src="data:image/png;base64,{data}">'
+        )
+    last, label = len(frames) - 1, frames[-1][0]
+    script = (
+        "var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;"
+        "m.forEach(function(x,k){x.style.display=k===i?'block':'none'});"
+        "f.querySelector('output').textContent=m[i].dataset.label;"
+    )
+    return (
+        f'<figure id="{name}" style="margin:0"><div>{"".join(images)}</div>'
+        f'<label style="display:flex;gap:.8em;align-items:center">step '
+        f'<input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training" '
+        f'oninput="{script}"><output style="min-width:12em">{label}</output></label></figure>'
+    )
+
+
+def step(curves: dict[str, tuple[np.ndarray, np.ndarray, str]], own: float, title: str) -> Figure:
+    """One step of training: curves, name -> (levels s, coefficients [n, levels], colour), and the self's own."""
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    for label, (s, y, colour) in curves.items():
+        x = -np.degrees(np.arccos(np.clip(s, 0, 1)))
+        ax.plot(x, y.T, color=colour, lw=0.4, alpha=0.3)
+        ax.plot(x, y.mean(0), "-o", ms=3, color=colour, label=label)
+    ax.plot([0], [own], "D", color=COLOURS["self"], ms=7, label="self")
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    similarity_axis(ax)
+    ax.set(ylim=(-0.35, 1.25), ylabel="coefficient", title=title)
+    ax.legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def multitrait(r: np.ndarray, names: list[str], titles: tuple[str, ...]) -> Figure:
+    """Multitrait-multimethod matrices [2 kinds, 2 kinds] side by side: same kind in the other half framed."""
+    fig, axes = plt.subplots(1, len(r), figsize=(5.2 * len(r), 5.0), squeeze=False)
+    labels = [f"{name} {half}" for half in ("A", "B") for name in names]
+    for ax, matrix, title in zip(axes[0], r, titles, strict=True):
+        hidden = np.triu(np.ones_like(matrix, dtype=bool))
+        sns.heatmap(
+            matrix, mask=hidden, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 7},
+            cbar=False, square=True, xticklabels=labels, yticklabels=labels, ax=ax,
+        )  # fmt: skip
+        for i in range(len(names)):
+            ax.add_patch(Rectangle((i, i + len(names)), 1, 1, fill=False, ec="black", lw=1.6))
+        ax.tick_params(labelsize=8)
+        ax.set_title(title, fontsize=10)
+    return fig
+
+
+def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
+    """Agents side by side: rows are kinds, columns movers from the self to the unlike; title -> table of rho."""
+    fig, axes = plt.subplots(1, len(agents), figsize=(4.6 * len(agents), 2.9), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], agents.items(), strict=True):
+        sns.heatmap(
+            table, vmin=-1.2, vmax=1.2, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax
+        )
+        ax.axvline(1, color="white", lw=4)
+        ax.set(title=title, xlabel="", ylabel="")
+        ax.tick_params(labelsize=8, rotation=0)
+    return fig
+
+
+def precision(tables: dict[str, pd.DataFrame], bar: float) -> Figure:
+    """Split-half reliability (left) and standard error against the spread of agents (right), by kind and update."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.8))
+    for (name, t), colour in zip(tables.items(), sns.color_palette("colorblind", len(tables)), strict=True):
+        left.fill_between(t["update"], t.low, t.high, color=colour, alpha=0.15, lw=0)
+        left.plot(t["update"], t.estimate, "-o", ms=3, color=colour, label=name)
+        right.plot(t["update"], t.error, "-o", ms=3, color=colour)
+        right.plot(t["update"], t.spread, ":", color=colour)
+    left.axhline(bar, color="0.6", ls="--", lw=0.9)
+    left.set(ylabel="split-half reliability", ylim=(-0.6, 1.05))
+    right.set(ylabel="coefficient", yscale="log")
+    right.plot([], [], "-", color="0.3", label="error of measurement")
+    right.plot([], [], ":", color="0.3", label="spread of agents")
+    for ax in (left, right):
+        _training_axis(ax, t["update"].max())
+        ax.legend(fontsize=9)
+    return fig
+
+
+def foretold(panels: dict[str, np.ndarray]) -> Figure:
+    """Final coefficients against what the early ones foretold out of seed, x [n, 2], one panel each."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.2), squeeze=False)
+    for ax, (title, x) in zip(axes[0], panels.items(), strict=True):
+        ax.axline((x[:, 1].mean(), x[:, 1].mean()), slope=1, color="0.8", lw=1, zorder=0)
+        ax.scatter(x[:, 0], x[:, 1], s=16, color=COLOURS["other"], alpha=0.8)
+        ax.set(title=title, xlabel="foretold")
+    axes[0, 0].set_ylabel("final")
+    return fig
+
+
+def exposure_colours(exposures: tuple[float, ...]) -> dict[float, tuple]:
+    """One colour an exposure, grey for none."""
+    some = [p for p in exposures if p > 0]
+    return {0.0: (0.45, 0.45, 0.45)} | dict(zip(some, sns.color_palette("flare", len(some)), strict=True))
+
+
+def extinction(
+    evidence: Evidence,
+    seeds: list[int],
+    looks: tuple[float, ...],
+    exposures: tuple[float, ...],
+    readout: str = "reward",
+) -> Figure:
+    """rho after labels begin: above against updates, below against labelled eventful episodes; columns are looks."""
+    fig, axes = plt.subplots(2, len(looks), figsize=(3.6 * len(looks), 6.2), sharey="col", squeeze=False)
+    colours = exposure_colours(exposures)
+    for column, s in zip(axes.T, looks, strict=True):
+        for p in exposures:
+            x, y = development.after(evidence, seeds, p, s, readout)
+            _band(column[0], x, y, colours[p], f"p = {p:g}")
+            if p > 0:
+                told, _ = development.labelled(evidence, p, seeds, readout)
+                _band(column[1], told, y, colours[p], None)
+                column[1].set_xlim(right=max(told[-1], column[1].get_xlim()[1]))
+        for ax, label in zip(column, ("updates", "labelled eventful episodes"), strict=True):
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+            ax.axhspan(-0.05, 0.05, color="0.95", zorder=0)
+            ax.set_title(f"s = {s:g}")
+            _training_axis(ax, ax.get_lines()[0].get_xdata()[-1] if label == "updates" else told[-1], label)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(f"rho, {readout} head")
+    axes[0, -1].legend(fontsize=8)
+    return fig
+
+
+def half_lives(table: pd.DataFrame) -> Figure:
+    """Half-lives against p by looks; table: exposure, similarity, unit, estimate, low, high."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.9))
+    for ax, unit in zip(axes, ("updates", "labelled eventful episodes"), strict=True):
+        own = table[table.unit == unit]
+        looks = sorted(own.similarity.unique())
+        for s, colour in zip(looks, sns.color_palette("crest", len(looks)), strict=True):
+            some = own[(own.similarity == s) & np.isfinite(own.estimate)]
+            high = np.where(np.isfinite(some.high), some.high, some.estimate * 3)
+            ax.vlines(some.exposure, some.low, high, color=colour, lw=1.5)
+            ax.plot(some.exposure, some.estimate, "-o", ms=4, color=colour, label=f"s = {s:g}")
+        ax.set(xscale="log", yscale="log", xlabel="exposure p", ylabel=f"half-life, {unit}")
+        ax.set_xticks(sorted(own.exposure.unique()), [f"{p:g}" for p in sorted(own.exposure.unique())])
+        ax.minorticks_off()
+    axes[0].legend(fontsize=9)
+    return fig
+
+
+def remains(evidence: Evidence, seeds: list[int], exposures: tuple[float, ...]) -> Figure:
+    """rho against looks before any label and at the end of each exposure."""
+    fig, ax = plt.subplots(figsize=(7.2, 4.4))
+    colours = exposure_colours(exposures)
+    levels = sorted(evidence.extinction[evidence.extinction.mover == "other"].similarity.unique())
+    x = -np.degrees(np.arccos(np.clip(levels, 0, 1)))
+    start = np.stack([development.after(evidence, seeds, 1.0, s)[1][:, 0] for s in levels], 1)
+    _band(ax, x, start, COLOURS["other"], "before", "--")
+    for p in exposures:
+        end = np.stack([development.after(evidence, seeds, p, s)[1][:, -1] for s in levels], 1)
+        _band(ax, x, end, colours[p], f"p = {p:g}, at the end")
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.axhspan(-0.05, 0.05, color="0.95", zorder=0)
+    similarity_axis(ax, evidence.s)
+    ax.set_ylabel("rho, reward head")
+    ax.legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def withheld(
+    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray, str, str]]], shaded: dict[str, tuple[float, float]]
+) -> Figure:
+    """rho against looks after as many updates, by who had labels: panel -> name -> (s, rho [n, levels], colour, line);
+    shaded: looks that had none."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.7), sharey=True, squeeze=False)
+    for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        if title in shaded:
+            ax.axvspan(*(-np.degrees(np.arccos(s)) for s in shaded[title]), color="#f3e3c3", zorder=0)
+        for label, (s, y, colour, line) in curves.items():
+            _band(ax, -np.degrees(np.arccos(np.clip(s, 0, 1))), y, colour, label, line)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        similarity_axis(ax)
+        ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", ".59", ".95"])
+        ax.set(title=title, xlabel="similarity of looks")
+        ax.legend(fontsize=8, loc="upper left")
+    axes[0, 0].set_ylabel("rho, reward head")
+    return fig
+
+
+def paused(evidence: Evidence, seeds: list[int], looks: tuple[float, ...]) -> Figure:
+    """rho while labels are given, and after they stop."""
+    fig, axes = plt.subplots(1, len(looks), figsize=(4.2 * len(looks), 3.5), squeeze=False)
+    for ax, s in zip(axes[0], looks, strict=True):
+        x, y = development.after(evidence, seeds, 1.0, s, until=0.5)
+        _band(ax, x, y, COLOURS["other"], "labels of everything, then none")
+        x0, y0 = development.after(evidence, seeds, 0.0, s)
+        _band(ax, x0[x0 <= x[-1]], y0[:, x0 <= x[-1]], exposure_colours((0.0,))[0.0], "never a label")
+        ax.axvspan(x[-1] / 2, x[-1], color="0.93", zorder=0)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set(title=f"s = {s:g}", xlabel="updates", ylabel="rho, reward head")
+    axes[0, 0].legend(fontsize=9)
     return fig

@@ -27,7 +27,7 @@ class Joint(nn.Module):
         frame = torch.zeros(1, 1, world.features(cfg.model.data.world))
         self.latent = self.model.encode(frame, torch.zeros(1, 1, dtype=torch.long)).shape[-1]
         for i, p in enumerate(cfg.exposures):
-            fresh = heads.initial(cfg.heads(p), self.latent)
+            fresh = heads.initial(cfg.at(p), self.latent)
             for readout in READOUTS:
                 self.add_module(f"{readout}{i}", fresh.nets[readout])
 
@@ -65,7 +65,7 @@ def loss(member: Joint, obs: Tensor, prev_action: Tensor, reward: Tensor, *known
     for i, (p, k) in enumerate(zip(cfg.exposures, known, strict=True)):
         for readout in READOUTS:
             out = getattr(member, f"{readout}{i}")(x)[..., 0].float()
-            total = total + heads.loss(readout, out, reward, k, cfg.heads(p))
+            total = total + heads.loss(readout, out, reward, k, cfg.at(p))
     return total
 
 
@@ -85,7 +85,7 @@ def train(
     cfg, cut = cfgs[0], models.split(len(data[0]))
     device = data[0].obs.device
     members = [Joint(c).to(device) for c in cfgs]
-    rewards = [heads.taught(c.heads(0.0), d) for c, d in zip(cfgs, data, strict=True)]
+    rewards = [heads.taught(c.at(0.0), d) for c, d in zip(cfgs, data, strict=True)]
     known = [[labelled(d, p) for p in cfg.exposures] for d in data]
     learning: list[list[tuple]] = [[] for _ in cfgs]
 
@@ -104,7 +104,7 @@ def train(
                 rows += [(update, -1.0, name, x) for name, x in models.evaluate(m.model, held).items()]
             z = models.encode(m.model, held.obs, held.prev_action)
             for p, head in own.items():
-                found = heads.evaluate(head, z, r[cut : cut + HELD_OUT], labelled(held, p), cfg.heads(p))
+                found = heads.evaluate(head, z, r[cut : cut + HELD_OUT], labelled(held, p), cfg.at(p))
                 rows += [(update, p, name, x) for name, x in found.items()]
 
     at = sorted(set.union(*(monitor.at for monitor in monitors)))

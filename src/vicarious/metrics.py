@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 
 AGENT = ["seed", "family", "exposure", "kappa"]
-KEYS = {*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"}  # of curves in similarity
+KEYS = {  # of curves in similarity
+    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
+    *("set", "half", "update", "side", "withheld", "until"),
+}
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
 AGREEMENT = 0.9  # competent: correlation of V with V_pi over self scenes
@@ -119,13 +122,18 @@ def scene_slopes(
 
 
 def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Empathy coefficients rho = slope for the mover / true slope for the self, per agent, readout and kind.
+    """Empathy coefficients of every kind, per agent, mover and similarity, from response tables."""
+    return relative(slopes(responses), truth)
+
+
+def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Slopes as coefficients rho = slope for the mover / true slope for the self, by readout and kind.
 
     `truth` is the response table of the agent that knows r and V_pi; a kind whose |true slope| < .1 has rho = NaN.
     """
     true = slopes(truth.drop(columns=AGENT, errors="ignore")).set_index(["readout", "kind"]).slope
-    table = slopes(responses)
-    table["true_slope"] = pd.MultiIndex.from_frame(table[["readout", "kind"]]).map(true)
+    keys = pd.MultiIndex.from_frame(slopes_[["readout", "kind"]].astype(str))  # published tables hold categories
+    table = slopes_.assign(true_slope=keys.map(true))
     defined = table.true_slope.abs() >= UNDEFINED
     return table.assign(rho=np.where(defined, table.slope / table.true_slope, np.nan))
 
@@ -141,11 +149,15 @@ def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataF
     if not 0 <= s <= 1:
         raise ValueError(f"similarity must be within 0 and 1, not {s}")
     keys = [c for c in table if c in KEYS]
-    wide = table.pivot_table(index=keys, columns="similarity", values=value)
-    angle = np.arccos(np.clip(wide.columns.to_numpy(), 0, 1))
+    wide = table.pivot_table(index=keys, columns="similarity", values=value, observed=True)
+    angle = np.arccos(np.clip(wide.columns.to_numpy(float), 0, 1))
     order, wanted = np.argsort(angle), np.arccos(s)
-    filled = [np.interp(wanted, angle[order], row[order]) for row in wide.to_numpy()]
-    return pd.Series(filled, index=wide.index, name=value, dtype=float).reset_index()
+    angle, rows = angle[order], wide.to_numpy()[:, order]
+    at = np.clip(np.searchsorted(angle, wanted, "right") - 1, 0, len(angle) - 1)
+    found = rows[:, at]
+    if at + 1 < len(angle) and wanted > angle[at]:
+        found = (rows[:, at + 1] - found) / (angle[at + 1] - angle[at]) * (wanted - angle[at]) + found
+    return pd.Series(found, index=wide.index, name=value, dtype=float).reset_index()
 
 
 def competence(table: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:

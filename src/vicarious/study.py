@@ -63,6 +63,7 @@ EXPECTED = {  # seconds on one core
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged heads are switched
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
+VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
@@ -192,27 +193,28 @@ def continuity(
     return [battery, config.Shapes(levels=battery.levels - 1, **sizes.shapes), *cells[1:]]
 
 
-def switched(
-    profile: str = "paper",
-    seeds: int | None = None,
-    readout: str = "reward",
-    exposures: tuple[float, ...] = SWITCHED,
-    rate: float | None = None,
-) -> list[config.Stage]:
-    """Cells of extinction: heads converged at p = 0 and switched to each exposure, or to p = 1 with others withheld, or
-    to p = 1 until half of the time; with the cells of the reference study that they start from."""
+def switched(profile: str = "paper", seeds: int | None = None, rate: float | None = None) -> list[config.Stage]:
+    """Cells of extinction, with those of the reference study that they start from.
+
+    Reward models converged at p = 0 are switched to each exposure, to p = 1 with others withheld, and to p = 1 until
+    half of the time.  Value functions, of a quarter of the seeds, to p = 0, .1 and 1.
+    """
     sizes = PROFILES[profile]
-    usual = reference(profile, sizes.sweep if seeds is None else seeds, FAMILIES[:1], (0.0,))
+    count = sizes.sweep if seeds is None else seeds
+    usual = reference(profile, count, FAMILIES[:1], (0.0,))
     cells, own = list(usual), {} if rate is None else {"rate": rate}
     for start in (c for c in usual if isinstance(c, config.Responses)):
 
         def switch(exposure: float, past: str, times: int = 1, start: config.Responses = start, **more) -> config.Stage:
-            fixed = {"heads": start.heads, "battery": start.battery, "readout": readout, **own}
-            return config.Extinction(**fixed, exposure=exposure, past=times * sizes.past[past], **more)
+            fixed = {"heads": start.heads, "battery": start.battery, **own}
+            return config.Extinction(**{**fixed, "exposure": exposure, "past": times * sizes.past[past], **more})
 
-        cells += [switch(p, "ends" if p in (0.0, 1.0) else "between") for p in exposures]
+        cells += [switch(p, "ends" if p in (0.0, 1.0) else "between") for p in SWITCHED]
         cells += [switch(1.0, "withheld", withheld=name) for name in WITHHELD]
         cells += [switch(1.0, "withheld", 2, until=0.5)]
+        if start.heads.model.data.seed < math.ceil(count / 4):
+            value = {"readout": "value", "rate": VALUE_RATE}
+            cells += [switch(p, "ends" if p in (0.0, 1.0) else "between", **value) for p in EXPOSURES]
     return cells
 
 

@@ -1,0 +1,258 @@
+"""How empathy comes and goes: its kinds while agents learn, how well they are measured, how long it outlives labels.
+
+Arrays are over agents first: [n, ...].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from . import metrics, stats
+from .evidence import Evidence
+from .monitor import EARLY
+
+KINDS = {  # of empathy, by the head and the response in which it shows
+    "joy": ("reward", "joy"),
+    "pain": ("reward", "pain"),
+    "anticipation": ("value", "empathy"),
+    "relief": ("value", "relief"),
+    "disappointment": ("value", "disappointment"),
+}
+REFERENCE = (("reward", "empathy"), ("value", "empathy"))
+CELL = ["exposure", "kappa"]
+HALF = 0.5  # of what was there
+
+
+def over_training(
+    e: Evidence,
+    readout: str,
+    kind: str,
+    exposure: float,
+    seeds: list[int],
+    mover: str = "other",
+    s: float | None = None,
+    family: str = "recurrent",
+    half: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Updates [U] and coefficients [n, U] while everything was learnt together; of one half of the scenes or both."""
+    t = e.development
+    t = t[(t.readout == readout) & (t.kind == kind) & (t.mover == mover) & (t.family == family)]
+    t = t[np.isclose(t.exposure, exposure)] if half is None else t[np.isclose(t.exposure, exposure) & (t.half == half)]
+    own = t[["seed", "update", "similarity", "rho"]]
+    at = metrics.at_similarity(own, 1.0 if mover == "self" else e.s if s is None else s)
+    wide = at.pivot(index="seed", columns="update", values="rho").reindex(seeds)
+    return wide.columns.to_numpy(), wide.to_numpy()
+
+
+def watched(e: Evidence, family: str = "recurrent") -> list[int]:
+    """Seeds whose joint training was watched."""
+    return sorted(e.development[e.development.family == family].seed.unique())
+
+
+def first_reached(updates: np.ndarray, rho: np.ndarray, share: float = HALF) -> np.ndarray:
+    """Update [n] at which each agent's coefficient rho [n, U] first has this share of its last.
+
+    Linear in log(1 + update); NaN where it ends at or below 0.
+    """
+    return np.array([_at(updates, _place(y, share * y[-1])) if y[-1] > 0 else np.nan for y in rho])
+
+
+def _place(y: np.ndarray, bar: float) -> float:
+    """Index, with fractions, at which y first rises to the bar; its length where it never does."""
+    above = np.flatnonzero(y >= bar)
+    if not len(above):
+        return float(len(y))
+    i = int(above[0])
+    return float(i) if i == 0 else i - (y[i] - bar) / (y[i] - y[i - 1])
+
+
+def _at(x: np.ndarray, place: float) -> float:
+    """x at an index with fractions, linear in log(1 + x); infinite beyond its last."""
+    if place > len(x) - 1:
+        return np.inf
+    return float(np.expm1(np.interp(place, np.arange(len(x)), np.log1p(x))))
+
+
+def scores(e: Evidence, seeds: list[int], kinds: tuple[tuple[str, str], ...], s: float) -> np.ndarray:
+    """Coefficients [n, cells, kinds, sets, halves] of the calibration's agents, over couplings and exposures.
+
+    Kinds without a true slope of their own are left out.
+    """
+    if e.precision is None:
+        return np.full((len(seeds), 1, 1, 1, 2), np.nan)
+    t, parts = e.precision[e.precision.mover == "other"], []
+    for readout, kind in kinds:
+        own = metrics.at_similarity(t[(t.readout == readout) & (t.kind == kind) & (t.family == "recurrent")], s)
+        wide = own.pivot_table(index="seed", columns=[*CELL, "set", "half"], values="rho").sort_index(axis=1)
+        sets, halves = (len(wide.columns.unique(level)) for level in ("set", "half"))
+        parts.append(wide.reindex(seeds).to_numpy().reshape(len(seeds), -1, sets, halves))
+    return np.stack([x for x in parts if np.isfinite(x).any()] or [np.full((len(seeds), 1, 1, 2), np.nan)], 2)
+
+
+def multitrait(x: np.ndarray) -> np.ndarray:
+    """Multitrait-multimethod matrix (Campbell & Fiske 1959) [2 kinds, 2 kinds] of x [n, cells, kinds, halves].
+
+    Correlations over agents; rows are the kinds in half 0 of the scenes, then those in half 1.
+    """
+    n, cells, kinds, halves = x.shape
+    return np.corrcoef(x.transpose(0, 1, 3, 2).reshape(n * cells, halves * kinds), rowvar=False)
+
+
+def lead(x: np.ndarray) -> float:
+    """Least correlation of a kind with itself in the other half, less the largest between two kinds; x as above."""
+    r, kinds = multitrait(x), x.shape[2]
+    same = r[:kinds, kinds:].diagonal()
+    different = ~np.tile(np.eye(kinds, dtype=bool), (2, 2))
+    return float(same.min() - r[different].max())
+
+
+def factors(x: np.ndarray) -> np.ndarray:
+    """Share of variance of every principal component of the kinds' correlations, of x [n, cells, kinds, halves]."""
+    n, cells, kinds, _ = x.shape
+    values = np.linalg.eigvalsh(np.corrcoef(x.mean(-1).reshape(n * cells, kinds), rowvar=False))[::-1]
+    return values / values.sum()
+
+
+def split_half(x: np.ndarray) -> float:
+    """Split-half reliability over all agents and cells of x [n, cells, halves]."""
+    return stats.split_half(x.reshape(-1, 2))
+
+
+def icc(x: np.ndarray) -> float:
+    """ICC(2,k) over all agents and cells of x [n, cells, sets]."""
+    return stats.icc(x.reshape(-1, x.shape[-1]))[1]
+
+
+def reliability(e: Evidence, seeds: list[int], readout: str, kind: str, exposures: list[float]) -> pd.DataFrame:
+    """Precision at every checkpoint of joint training.
+
+    Columns update; estimate, low, high: split-half reliability over agents of all exposures together; error: standard
+    error of measurement, from how far halves of the scenes differ; spread: of agents within an exposure.
+    """
+    halves = np.stack(
+        [[over_training(e, readout, kind, p, seeds, half=h)[1] for h in (0, 1)] for p in exposures]
+    )  # [P, halves, n, U]
+    updates, rows = over_training(e, readout, kind, exposures[0], seeds)[0], []
+    for i, update in enumerate(updates):
+        x = halves[..., i].transpose(2, 0, 1)  # [n, P, halves]
+        found = stats.interval_of(split_half, x, resamples=999) if np.isfinite(x).all() else stats.NOTHING
+        error = np.sqrt(np.square(x[..., 0] - x[..., 1]).mean() / 4)
+        spread = x.mean(-1).std(0, ddof=1).mean() if len(x) > 1 else np.nan
+        rows.append((update, found.estimate, found.low, found.high, error, spread))
+    return pd.DataFrame(rows, columns=["update", "estimate", "low", "high", "error", "spread"])
+
+
+def early_and_final(
+    e: Evidence, readout: str, kind: str, exposure: float, seeds: list[int], share: float = EARLY
+) -> np.ndarray:
+    """Coefficients [n, 2] at this share of joint training and at its end."""
+    if e.development is None:
+        return np.full((len(seeds), 2), np.nan)
+    updates, rho = over_training(e, readout, kind, exposure, seeds)
+    return rho[:, [int(np.argmin(np.abs(updates - share * updates[-1]))), -1]]
+
+
+def foretold(x: np.ndarray) -> np.ndarray:
+    """Final scores foretold from early ones by a line fitted to all other agents, and the true ones, [n, ..., 2].
+
+    x [n, ..., 2]: early and final; all cells of one agent are left out together.
+    """
+    guess = np.empty(x.shape[:-1])
+    for i in range(len(x)):
+        others = np.delete(x, i, 0)
+        if np.ptp(others[..., 0]) < 1e-12:
+            guess[i] = others[..., 1].mean()
+            continue
+        slope, intercept, _ = stats.line(others[..., 0].ravel(), others[..., 1].ravel())
+        guess[i] = intercept + slope * x[i, ..., 0]
+    return np.stack([guess, x[..., 1]], -1)
+
+
+def after(
+    e: Evidence,
+    seeds: list[int],
+    exposure: float,
+    s: float | None = None,
+    readout: str = "reward",
+    kind: str = "empathy",
+    withheld: str = "nothing",
+    until: float = 1.0,
+    side: int | None = None,
+    mover: str = "other",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Updates [U] since a converged head was switched to an exposure, and coefficients [n, U]; of scenes with the mover
+    on one side of the glass or on both."""
+    t = e.extinction
+    if t is None:
+        return np.zeros(1), np.full((len(seeds), 1), np.nan)
+    t = t[
+        (t.readout == readout) & (t.kind == kind) & (t.withheld == withheld) & (t.until == until) & (t.mover == mover)
+    ]
+    t = t[np.isclose(t.exposure, exposure)]
+    if side is not None:
+        t = t[t.side == side]
+    if t.empty:
+        return np.zeros(1), np.full((len(seeds), 1), np.nan)
+    t = t.assign(total=t.rho * t.n_scenes).groupby(["seed", "update", "similarity"])[["total", "n_scenes"]].sum()
+    t = (t.total / t.n_scenes).rename("rho").reset_index()
+    at = metrics.at_similarity(t, 1.0 if mover == "self" else e.s if s is None else s)
+    wide = at.pivot(index="seed", columns="update", values="rho").reindex(seeds)
+    return wide.columns.to_numpy(), wide.to_numpy()
+
+
+def switched(e: Evidence, readout: str = "reward") -> list[int]:
+    """Seeds whose heads were switched to every label."""
+    t = e.extinction
+    own = t[(t.readout == readout) & (t.exposure == 1) & (t.withheld == "nothing") & (t.until == 1)]
+    return sorted(own.seed.unique())
+
+
+def measured(e: Evidence, head: str = "") -> tuple[list[int], list[int]]:
+    """Seeds whose agents pass both heads' gates wherever a coupling or an exposure was given, and the others."""
+    g = e.gates[e.gates.family == "recurrent"]
+    passed = g.groupby("seed").passed.all()
+    if e.precision is not None:
+        passed = passed[passed.index.isin(e.precision.seed.unique())]
+    return sorted(passed.index[passed]), sorted(passed.index[~passed])
+
+
+def competent(e: Evidence, head: str) -> tuple[list[int], list[int]]:
+    """Seeds that pass the head's gate at p = 0 and whose own slope is within it when all is over, and the others."""
+    passed, failed = e.agents(head, exposure=0.0)
+    if e.extinction is None:
+        return passed, failed
+    seeds = switched(e, head)
+    own = after(e, seeds, 1.0, readout=head, mover="self")[1][:, -1]
+    good = [s for s, x in zip(seeds, own, strict=True) if s in passed and abs(x - 1) <= metrics.TOLERANCE]
+    return good, [s for s in seeds if s not in good]
+
+
+def labelled(e: Evidence, exposure: float, seeds: list[int], readout: str = "reward") -> tuple[np.ndarray, np.ndarray]:
+    """Labelled eventful episodes seen by update, repeats counted, and different ones: means over agents, [U] each."""
+    t = e.progress
+    t = t[(t.readout == readout) & (t.withheld == "nothing") & (t.until == 1) & np.isclose(t.exposure, exposure)]
+    mean = t[t.seed.isin(seeds)].groupby("update")[["labelled", "different"]].mean()
+    return mean.labelled.to_numpy(), mean.different.to_numpy()
+
+
+def half_life(x: np.ndarray, rho: np.ndarray, share: float = HALF) -> stats.Interval:
+    """Where along x [U] the mean of rho [n, U] first falls to this share of its start, linear in log(1 + x).
+
+    Where it never does, at any bound, that is infinite.
+    """
+    found = stats.interval_of(lambda own: _place(-own.mean(0), -share * own[:, 0].mean()), rho, resamples=999)
+    return stats.Interval(*(_at(x, place) for place in (found.estimate, found.low, found.high)), found.n)
+
+
+def lowest(updates: np.ndarray, rho: np.ndarray) -> tuple[float, stats.Interval]:
+    """When the mean over agents of rho [n, U] is lowest, and the interval of each agent's coefficient then."""
+    i = int(rho.mean(0).argmin())
+    return float(updates[i]), stats.interval(rho[:, i])
+
+
+def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.Interval:
+    """Share of the extinction of those with labels that those without got: (never - held) / (never - told), means over
+    agents of coefficients [n] without any labels, with labels of others only, and with all."""
+    ratio = lambda x: float((x[:, 0] - x[:, 1]).mean() / (x[:, 0] - x[:, 2]).mean())  # noqa: E731
+    return stats.interval_of(ratio, np.stack([never, held, told], 1))
