@@ -82,7 +82,20 @@ def test_verdicts_without_results_say_what_to_run(tmp_path):
 
 def test_published_verdicts_are_live():
     rows = {r["id"]: r for r in json.loads(run("verdicts", "--json").output)}
-    for name in ("P1a", "P1b", "P2a/reward", "P2b/reward", "P2a/value", "P2b/value", "P3", "P3/conduct", "P4", "P7", "F1", "B"):
+    for name in (
+        "P1a",
+        "P1b",
+        "P2a/reward",
+        "P2b/reward",
+        "P2a/value",
+        "P2b/value",
+        "P3",
+        "P3/conduct",
+        "P4",
+        "P7",
+        "F1",
+        "B",
+    ):
         assert rows[name]["verdict"] in {"supported", "contradicted", "inconclusive"} and rows[name]["n"] >= 10
     assert rows["A"]["verdict"] == "pending"
 

@@ -1,5 +1,7 @@
 """Claims about populations: a member is the same agent alone and among others, on stacked weights or in turn."""
 
+import copy
+
 import pytest
 import torch
 from conftest import tiny_cells
@@ -220,3 +222,23 @@ def test_an_unknown_precision_is_refused(monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp8")
     with pytest.raises(ValueError, match="it is auto, bf16 or fp32"):
         population.precision("cpu")
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_world_model_taken_on_the_way_is_what_it_was_then(stacked, monkeypatch):
+    """Stopping is looking: the rate is laid out for all updates, and the model as it is at that one."""
+    monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
+    cfgs, data = world_models()
+    seen, real = {}, population.train
+
+    def watches(members, *args, **kwargs):
+        look = lambda: seen.update(copy.deepcopy(members[0].state_dict()))  # noqa: E731
+        return real(members, *args, **kwargs, at={3: look})
+
+    monkeypatch.setattr(population, "train", watches)
+    models.train(cfgs[:1], data[:1], stacked=stacked)
+    monkeypatch.setattr(population, "train", real)
+    stopped = models.train([cfgs[0].model_copy(update={"stop": 3})], data[:1], stacked=stacked)[0][0]
+    assert all(torch.equal(seen[k], v) for k, v in stopped.state_dict().items())
+    whole = models.train(cfgs[:1], data[:1], stacked=stacked)[0][0]
+    assert distance(stopped, whole) > 1e-4

@@ -192,10 +192,11 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
 def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny, store):
     cells = list(dict.fromkeys([*study.development("tiny"), *study.switched("tiny")]))
     kinds = pd.Series([c.stage for c in cells]).value_counts()
-    assert kinds.to_dict() == {"extinction": 14, "joint": 3, "battery": 2, "responses": 1, "codes": 1}
+    assert kinds.to_dict() == {"extinction": 14, "joint": 3, "codes": 3, "battery": 2, "responses": 1}
     assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert study.fill(cells, store, workers=0, device="cpu") == 0
     found = chapters.evidence(cells, store)
+    assert {"recurrent", "recurrent@1", "recurrent@2"} == set(found.measures[found.measures.measure == "auc"].family)
     assert set(found.development.family) == set(study.FAMILIES) and set(found.development.exposure) == {0.0, 1.0}
     assert set(found.extinction.exposure) == set(study.SWITCHED) and set(found.extinction.readout) == {
         "reward",

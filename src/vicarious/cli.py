@@ -67,7 +67,11 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("name", type=click.Choice(["all", "reference", "calibration", "continuity", "development", "extinction"]), default="all")
+@click.argument(
+    "name",
+    type=click.Choice(["all", "reference", "calibration", "continuity", "development", "extinction"]),
+    default="all",
+)
 @_profile
 @_seeds
 @_workers

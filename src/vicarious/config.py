@@ -103,6 +103,7 @@ class Model(Stage):
     batch: int = Field(64, ge=1)
     rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+    stop: int | None = Field(None, ge=1, description="update at which it is taken as it is, short of all updates")
 
     @property
     def parent(self) -> Stage:

@@ -56,6 +56,7 @@ def train(
     weight_decay: float,
     clip: float = 1.0,
     constant: bool = False,
+    scheduled: int | None = None,
     stacked: bool | None = None,
     at: Mapping[int, Callable[[], None]] | None = None,
     label: str = "",
@@ -65,9 +66,9 @@ def train(
 
     loss(member, *inputs) -> [].  index [U, P, N]: rows that each member sees in each update.  draw(index [P, N]) ->
     the inputs, one sequence of P tensors for each argument of `loss`.  rate: of the whole member, or of each of its
-    children by name; these are then clipped each by itself, as if every one were trained alone.  stacked: one program
-    over stacked weights (default on CUDA) or the members in turn.  at: what is called after so many updates, members as
-    they are then.
+    children by name; these are then clipped each by itself, as if every one were trained alone.  scheduled: how many
+    updates the one-cycle rate is laid out for, all by default.  stacked: one program over stacked weights (default on
+    CUDA) or the members in turn.  at: what is called after so many updates, members as they are then.
     """
     device = next(members[0].parameters()).device
     stacked = stacks(device) if stacked is None else stacked
@@ -89,7 +90,7 @@ def train(
     schedule = (
         torch.optim.lr_scheduler.ConstantLR(optimiser, 1.0)
         if constant
-        else torch.optim.lr_scheduler.OneCycleLR(optimiser, list(rates.values()), total_steps=len(index))
+        else torch.optim.lr_scheduler.OneCycleLR(optimiser, list(rates.values()), total_steps=scheduled or len(index))
     )
     index, replay = index.to(device), gradients
     for update in tqdm(range(len(index)), desc=label, disable=quiet or None):

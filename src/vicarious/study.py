@@ -62,6 +62,7 @@ EXPECTED = {  # seconds on one core
 }
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged heads are switched
+STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
@@ -214,7 +215,7 @@ def switched(profile: str = "paper", seeds: int | None = None, rate: float | Non
         cells += [switch(1.0, "withheld", 2, until=0.5)]
         if start.heads.model.data.seed < math.ceil(count / 4):
             value = {"readout": "value", "rate": VALUE_RATE}
-            cells += [switch(p, "ends" if p in (0.0, 1.0) else "between", **value) for p in EXPOSURES]
+            cells += [switch(p, "between", **value) for p in EXPOSURES]
     return cells
 
 
@@ -223,7 +224,7 @@ def development(
 ) -> list[config.Stage]:
     """Cells of joint training under the battery's eyes: world model and heads of p = 0 and p = 1.
 
-    Controls, whose codes are the same all along, have a quarter of the seeds.
+    Controls, whose codes are the same all along, have a quarter of the seeds; of as many, codes are read on the way.
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
@@ -235,6 +236,11 @@ def development(
             model = config.Model(data=data, family=family, **sizes.model)
             own = {} if exposures is None else {"exposures": exposures}
             cells.append(config.Joint(model=model, battery=battery, **own))
+            if family == FAMILIES[0] and seed < math.ceil(count / 4):
+                shown = config.Battery(**sizes.battery)
+                for stop in sorted({max(1, round(share * model.updates)) for share in STOPPED}):
+                    stopped = model.model_copy(update={"stop": stop})
+                    cells.append(config.Codes(model=stopped, battery=shown, **sizes.codes))
     return cells
 
 
@@ -707,6 +713,8 @@ def expected(stage: config.Stage) -> float:
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
         return 1.0
+    if getattr(stage, "stop", None):
+        return EXPECTED[stage.stage] * stage.stop / config.Model.model_fields["updates"].default
     names = [name for name in ("updates", "reward_updates") if hasattr(stage, name)]
     usual = sum(type(stage).model_fields[name].default for name in names)
     return EXPECTED[stage.stage] * sum(getattr(stage, name) for name in names) / usual
@@ -720,6 +728,7 @@ def agent_columns(cell: config.Stage) -> dict:
     head = getattr(cell, "heads", None)
     own = {"exposure": getattr(cell, "exposure", head.exposure), "kappa": head.kappa} if head else {}
     family = "solitary" if model.data.world.solitary else model.family
+    family += f"@{model.stop}" if model.stop else ""
     if head and head.lessons != "own":
         family = head.lessons
     return {"seed": model.data.seed, "family": family, **own}
