@@ -91,6 +91,36 @@ def test_the_published_calibration_is_whole():
     assert reward.passed.mean() >= metrics.PASSING, "planted agents are competent about themselves"
 
 
+def test_the_published_extinction_is_whole_and_its_splits_are_in_the_manifest():
+    store, cells = Store(), [c for c in study.switched("paper") if c.stage == "extinction"]
+    known = [store.published["results"][cell.address] for cell in cells]
+    reward = [(c, m["split"]) for c, m in zip(cells, known, strict=True) if c.readout == "reward"]
+    plain = [c for c, _ in reward if c.withheld == "nothing" and c.until == 1]
+    for p in study.SWITCHED:
+        assert len({c.heads.model.data.seed for c in plain if c.exposure == p}) >= 20
+    assert all(c.updates == (10 if c.exposure in (0, 1) else 3) * c.converged for c in plain)
+    for name in study.WITHHELD:
+        splits = [s for c, s in reward if c.withheld == name]
+        assert len(splits) >= 20 and all(s["withheld"] == name for s in splits)
+        assert all(s["withheld_contacts"] > 1000 < s["labelled_contacts"] for s in splits), (
+            "some have labels, some none"
+        )
+    whole = next(s["labelled_contacts"] for c, s in reward if c.exposure == 1 and c.withheld == "nothing")
+    parts = next(s for c, s in reward if c.withheld == "alike")
+    assert parts["labelled_contacts"] + parts["withheld_contacts"] == whole, "seed 0's contacts, told or not"
+
+
+def test_the_published_development_is_whole_and_watching_is_cheap():
+    store, cells = Store(), [c for c in study.development("paper") if c.stage == "joint"]
+    tables = [store.read(c.address).tables["learning"] for c in cells]
+    watched = [c for c in cells if c.model.family == "recurrent"]
+    assert len(watched) >= 20 and all(c.address in store.published["results"] for c in cells)
+    for cell, table in zip(cells, tables, strict=True):
+        if cell in watched:
+            assert table["update"].nunique() >= 15
+            assert (table[table.measure == "monitor_share"]["value"] < 0.2).all()
+
+
 def pins(text):
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.M))
 
@@ -219,4 +249,21 @@ def test_pages_are_whole_offline_and_fit_a_phone(variant, browser, name):
     assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert page.evaluate("[...document.images].filter(i => !i.alt).length") == 0
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["08-stimuli", "09-extinction"])
+def test_a_reader_can_step_through_training(variant, browser, name):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((variant[0] / "html" / "book" / f"{name}.html").as_uri())
+    slider, seen = page.locator("figure input[type=range]"), []
+    steps = int(slider.get_attribute("max")) + 1
+    assert steps >= 15
+    for step in (0, steps // 2, steps - 1):
+        slider.evaluate("(e, v) => {e.value = v; e.dispatchEvent(new Event('input'))}", step)
+        shown = page.locator("figure img[data-label]:visible")
+        assert shown.count() == 1
+        seen.append(shown.get_attribute("data-label"))
+        assert page.locator("figure output").inner_text() == seen[-1]
+    assert len(set(seen)) == 3 and seen[0] == "update 0"
     page.close()

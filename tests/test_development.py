@@ -8,7 +8,7 @@ import pytest
 from test_calibration import evidence as calibrating
 from test_predictions import evidence as reference
 
-from vicarious import development, metrics, predictions, stats, study
+from vicarious import development, predictions, study
 
 LOOKS = (1.0, 0.5, 0.0)
 UPDATES = [0, 2, 20, 100]
@@ -42,7 +42,7 @@ def course(n=20, noise=0.02, foretells=True):
         for update, at in zip(UPDATES, (0.0, 0.01, early, final), strict=True):
             for half in (0, 1):
                 for mover, s in (("self", 1.0), *(("other", s) for s in LOOKS)):
-                    rows.append((seed, update, half, mover, s, at + noise * rng.normal()))
+                    rows.append((seed, update, half, mover, s, (1.0 if mover == "self" else at) + noise * rng.normal()))
     table = pd.DataFrame(rows, columns="seed update half mover similarity rho".split())
     return table.assign(family="recurrent", exposure=0.0, readout="reward", kind="empathy")
 
@@ -152,27 +152,41 @@ def test_half_lives_come_back():
     assert late.estimate == pytest.approx(100)
 
 
-def test_half_of_the_final_is_found_between_checkpoints():
+def test_half_lives_beside_a_control_are_those_of_the_labels_alone():
+    """What falls by itself, or falls for the self as well, is divided out."""
+    x = np.array([0.0, *GRID[1:]])
+    jitter = 1 + 0.01 * np.random.default_rng(0).normal(size=(20, 1))
+    erosion = jitter * 0.5 ** (x / 300)
+    told = erosion * 0.5 ** (x / 100)
+    alone = development.half_life(x, told)
+    beside = development.half_life(x, told, erosion)
+    assert alone.estimate == pytest.approx(75, rel=0.1) and beside.estimate == pytest.approx(100, rel=0.1)
+
+
+def test_half_of_the_highest_is_found_between_checkpoints():
     updates = np.array([0, 10, 100])
-    rho = np.array([[0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [0.0, 0.1, -0.2]])
+    rho = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.1], [0.0, -0.1, -0.2]])
     found = development.first_reached(updates, rho)
-    assert 10 < found[0] < 100 and found[1] == pytest.approx(10) and np.isnan(found[2])
+    assert 10 < found[0] < 100 and 0 < found[1] < 10 and np.isnan(found[2])
 
 
-def test_forecasts_are_made_by_the_other_agents():
+def test_a_forecast_is_judged_on_agents_it_was_not_made_from():
+    """It is the correlation where there is one and nothing where there is none, whatever its sign."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(12, 3, 2))
-    found = development.foretold(x)
-    for i in range(12):
-        rest = np.delete(x, i, 0).reshape(-1, 2)
-        slope, intercept = np.polyfit(rest[:, 0], rest[:, 1], 1)
-        assert found[i, :, 0] == pytest.approx(intercept + slope * x[i, :, 0])
-    assert np.array_equal(found[..., 1], x[..., 1])
-    spoilt = x.copy()
-    spoilt[4, :, 1] += 100
-    assert development.foretold(spoilt)[4, :, 0] == pytest.approx(found[4, :, 0]), (
-        "an agent's own end is not used for it"
-    )
+    early = rng.normal(size=(400, 1, 1))
+    noise = rng.normal(size=(400, 1, 1))
+    for sign in (1, -1):
+        x = np.concatenate([early, sign * early + noise], -1)
+        assert development.forecast(x) == pytest.approx(1 / np.sqrt(2), abs=0.05)
+    nothing = [development.forecast(rng.normal(size=(20, 2))) for _ in range(200)]
+    assert abs(np.mean(nothing)) < 0.05, "leaving one out would give nearly -1 here"
+    assert np.isnan(development.forecast(np.ones((20, 2))))
+
+
+def test_an_agent_drawn_twice_does_not_foretell_itself():
+    rng = np.random.default_rng(1)
+    found = [development.forecast(x[rng.integers(0, 20, 20)]) for x in rng.normal(size=(200, 20, 2))]
+    assert abs(np.mean(found)) < 0.06
 
 
 def test_the_multitrait_matrix_is_one_of_correlations_and_its_lead_the_hardest_comparison():
@@ -205,7 +219,19 @@ def test_the_share_of_extinction_is_none_or_all_for_those_without_labels():
     assert development.generalised(never, told + 0.001 * rng.normal(size=20), told).low > 0.9
 
 
-def test_the_lowest_point_is_where_the_mean_is():
-    when, found = development.lowest(np.array([0, 10, 100]), np.array([[0.3, -0.2, 0.0], [0.2, -0.1, 0.1]] * 5))
-    assert when == 10 and found.estimate == pytest.approx(-0.15)
-    assert isinstance(found, stats.Interval) and metrics.UNDEFINED == 0.1
+def test_extremes_are_not_chosen_by_an_agents_own_noise():
+    flat = np.random.default_rng(0).normal(size=(400, 20, 30))
+    assert abs(np.mean([development.extreme(x)[1].mean() for x in flat])) < 0.05, "the lowest of thirty means is -.46"
+    at, values = development.extreme(np.array([[0.3, -0.2, 0.0], [0.2, -0.1, 0.1]] * 5))
+    assert at == 1 and values.mean() == pytest.approx(-0.15)
+    at, values = development.extreme(np.array([[0.3, -0.2, 0.0], [0.2, -0.1, 0.1]] * 5), highest=True)
+    assert at == 0 and values.mean() == pytest.approx(0.25)
+
+
+def test_an_agent_that_was_watched_and_did_not_learn_is_left_out():
+    e = watching()
+    t = e.development
+    ignorant = t.rho.where(~((t.seed == 3) & (t.mover == "self")), 0.5)
+    course_ = t.assign(rho=ignorant.where(~((t.seed != 3) & (t.mover == "self")), 1.0))
+    good, bad = development.measured(replace(e, development=course_))
+    assert bad == [3] and len(good) == 19

@@ -44,6 +44,20 @@ def test_every_head_learns_and_by_its_own_labels():
     assert not torch.equal(agent.reward0[0].weight, agent.reward1[0].weight)
 
 
+def test_heads_of_each_exposure_learn_from_its_own_labels_alone(monkeypatch):
+    """Rewards that are lies wherever p = 0 has no label change the heads of p = 1, and nothing else."""
+    (agent, _), real = watched()[0], heads.taught
+    data = episodes.collect(MODEL.data)
+    hidden = ~episodes.labelled(data, 0.0)
+    assert hidden.any()
+    monkeypatch.setattr(heads, "taught", lambda c, d: torch.where(hidden, 100.0, real(c, d)))
+    again = watched()[0][0]
+    same = {k: torch.equal(v, again.state_dict()[k]) for k, v in agent.state_dict().items()}
+    assert all(same[k] for k in same if k.startswith(("model", "reward0", "value0")))
+    assert not all(same[k] for k in same if k.startswith("reward1"))
+    assert not all(same[k] for k in same if k.startswith("value1"))
+
+
 def test_the_monitor_asks_when_it_should_and_keeps_what_the_battery_says():
     (agent, tables), _ = watched()
     at = monitor.checkpoints(12, 5)

@@ -51,11 +51,11 @@ def watched(e: Evidence, family: str = "recurrent") -> list[int]:
 
 
 def first_reached(updates: np.ndarray, rho: np.ndarray, share: float = HALF) -> np.ndarray:
-    """Update [n] at which each agent's coefficient rho [n, U] first has this share of its last.
+    """Update [n] at which each agent's coefficient rho [n, U] first has this share of its highest.
 
-    Linear in log(1 + update); NaN where it ends at or below 0.
+    Linear in log(1 + update); NaN where it never is above 0.
     """
-    return np.array([_at(updates, _place(y, share * y[-1])) if y[-1] > 0 else np.nan for y in rho])
+    return np.array([_at(updates, _place(y, share * y.max())) if y.max() > 0 else np.nan for y in rho])
 
 
 def _place(y: np.ndarray, bar: float) -> float:
@@ -153,20 +153,25 @@ def early_and_final(
     return rho[:, [int(np.argmin(np.abs(updates - share * updates[-1]))), -1]]
 
 
-def foretold(x: np.ndarray) -> np.ndarray:
-    """Final scores foretold from early ones by a line fitted to all other agents, and the true ones, [n, ..., 2].
+def forecast(x: np.ndarray, splits: int = 50) -> float:
+    """Correlation of final scores with those that early ones foretell out of seed, x [n, ..., 2]: early and final.
 
-    x [n, ..., 2]: early and final; all cells of one agent are left out together.
+    A line is fitted to half of the agents and judged on the others, all cells of one agent together; mean over random
+    splits.  (Leaving out one agent at a time would give -1 where nothing can be foretold: whoever is left out pulls the
+    others' mean to the other side.)  Agents that a bootstrap drew twice stay on one side.
     """
-    guess = np.empty(x.shape[:-1])
-    for i in range(len(x)):
-        others = np.delete(x, i, 0)
-        if np.ptp(others[..., 0]) < 1e-12:
-            guess[i] = others[..., 1].mean()
+    rng = np.random.default_rng(0)
+    agents, who = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
+    found = []
+    for _ in range(splits):
+        fitted = rng.permutation(len(agents))[: len(agents) // 2]
+        inside = np.isin(who.ravel(), fitted)
+        sides = [own.reshape(-1, 2) for own in (x[inside], x[~inside])]
+        if min(len(own) for own in sides) < 2 or min(np.ptp(own, axis=0).min() for own in sides) < 1e-12:
             continue
-        slope, intercept, _ = stats.line(others[..., 0].ravel(), others[..., 1].ravel())
-        guess[i] = intercept + slope * x[i, ..., 0]
-    return np.stack([guess, x[..., 1]], -1)
+        slope, (early, final) = np.cov(sides[0].T)[0, 1], sides[1].T
+        found.append(np.sign(slope) * np.corrcoef(early, final)[0, 1])
+    return float(np.mean(found)) if found else np.nan
 
 
 def after(
@@ -209,11 +214,15 @@ def switched(e: Evidence, readout: str = "reward") -> list[int]:
 
 
 def measured(e: Evidence, head: str = "") -> tuple[list[int], list[int]]:
-    """Seeds whose agents pass both heads' gates wherever a coupling or an exposure was given, and the others."""
+    """Seeds whose agents pass both heads' gates wherever a coupling or an exposure was given, and that of the reward
+    model where they were watched; and the others."""
     g = e.gates[e.gates.family == "recurrent"]
     passed = g.groupby("seed").passed.all()
     if e.precision is not None:
         passed = passed[passed.index.isin(e.precision.seed.unique())]
+    if e.development is not None:
+        own = over_training(e, "reward", "empathy", e.exposure, list(passed.index), "self")[1][:, -1]
+        passed &= np.abs(own - 1) <= metrics.TOLERANCE
     return sorted(passed.index[passed]), sorted(passed.index[~passed])
 
 
@@ -236,19 +245,30 @@ def labelled(e: Evidence, exposure: float, seeds: list[int], readout: str = "rew
     return mean.labelled.to_numpy(), mean.different.to_numpy()
 
 
-def half_life(x: np.ndarray, rho: np.ndarray, share: float = HALF) -> stats.Interval:
+def half_life(x: np.ndarray, rho: np.ndarray, by: np.ndarray | None = None, share: float = HALF) -> stats.Interval:
     """Where along x [U] the mean of rho [n, U] first falls to this share of its start, linear in log(1 + x).
 
-    Where it never does, at any bound, that is infinite.
+    by [n, U]: what the mean is divided by first, such as heads without labels or the self of the same agents.  Where it
+    never falls so far, at any bound, that is infinite.
     """
-    found = stats.interval_of(lambda own: _place(-own.mean(0), -share * own[:, 0].mean()), rho, resamples=999)
-    return stats.Interval(*(_at(x, place) for place in (found.estimate, found.low, found.high)), found.n)
+    pairs = np.stack([rho, np.ones_like(rho) if by is None else by], -1)
+
+    def place(own: np.ndarray) -> float:
+        mean = own[..., 0].mean(0) / own[..., 1].mean(0)
+        return _place(-mean, -share * mean[0])
+
+    found = stats.interval_of(place, pairs, resamples=999)
+    return stats.Interval(*(_at(x, at) for at in (found.estimate, found.low, found.high)), found.n)
 
 
-def lowest(updates: np.ndarray, rho: np.ndarray) -> tuple[float, stats.Interval]:
-    """When the mean over agents of rho [n, U] is lowest, and the interval of each agent's coefficient then."""
-    i = int(rho.mean(0).argmin())
-    return float(updates[i]), stats.interval(rho[:, i])
+def extreme(rho: np.ndarray, highest: bool = False) -> tuple[int, np.ndarray]:
+    """Checkpoint at which the mean over agents of rho [n, U] is lowest (or highest), and the coefficients [n] there.
+
+    Each agent's is read at the checkpoint that the other agents' mean says, so that its own noise has not chosen it.
+    """
+    sign = -1.0 if highest else 1.0
+    others = rho.sum(0) - rho if len(rho) > 1 else rho
+    return int((sign * rho.mean(0)).argmin()), rho[np.arange(len(rho)), (sign * others).argmin(1)]
 
 
 def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.Interval:

@@ -69,7 +69,11 @@ def rows(cfg: config.Extinction, cut: int) -> Tensor:
 
 
 def presented(cfg: config.Extinction, data: Batch, at: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Labelled eventful episodes that the head has seen by update, repeats counted, and different ones."""
+    """Labelled eventful episodes in the batches that the head was shown by update, repeats counted, and different ones.
+
+    An update learns from as many frames at every exposure (`heads.LABELS` of a batch's), so that of those shown some
+    are left out: a fifth at p = 1, an eighth at p = 0.
+    """
     cut = models.split(len(data))
     told = ((data.contact[:cut, :, 1] > 0) & known(cfg, data)[:cut]).any(1).cpu()
     seen = rows(cfg, cut)
@@ -97,6 +101,7 @@ def train(
     codes: list[Codes],
     scenes: stimuli.Scenes,
     quiet: bool = True,
+    stacked: bool | None = None,
 ) -> list[tuple[nn.Module, dict[str, pd.DataFrame]]]:
     """Let heads of one length go on learning as one population; start, z, data, codes: of each.
 
@@ -141,6 +146,7 @@ def train(
         cfg.rate,
         cfg.heads.weight_decay,
         constant=True,
+        stacked=stacked,
         at={u: (lambda u=u: look(u)) for u in at if u},
         label=f"{len(cfgs)} x {readout} switched to p = {cfg.exposure:g}",
         quiet=quiet,

@@ -27,6 +27,7 @@ COLOURS = {
     "recurrent": "#d9622b",
     "pixels": "#6f6f6f",
     "untrained": "#b0b0b0",
+    "taught": "#6b2d6b",
 }
 NAMES = {"recurrent": "world model", "pixels": "pixels (control)", "untrained": "untrained (control)"}
 STYLES = {"recurrent": "-", "pixels": "--", "untrained": ":"}
@@ -514,7 +515,7 @@ def learning(table: pd.DataFrame, names: dict[str, str]) -> Figure:
     fig, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3.2))
     for ax, (measure, title) in zip(np.atleast_1d(axes), names.items(), strict=True):
         own = table[table.measure == measure]
-        for (p, some), colour in zip(own.groupby("exposure"), (COLOURS["other"], COLOURS["self"]), strict=False):
+        for (p, some), colour in zip(own.groupby("exposure"), (COLOURS["other"], COLOURS["taught"]), strict=False):
             wide = some.pivot_table(index="seed", columns="update", values="value")
             _band(ax, wide.columns.to_numpy(), wide.to_numpy(), colour, f"p = {p:g}" if p >= 0 else None)
         ax.set_title(title)
@@ -636,13 +637,12 @@ def precision(tables: dict[str, pd.DataFrame], bar: float) -> Figure:
 
 
 def foretold(panels: dict[str, np.ndarray]) -> Figure:
-    """Final coefficients against what the early ones foretold out of seed, x [n, 2], one panel each."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.2), squeeze=False)
+    """Final against early coefficients of agents, x [n, 2], one panel each, with the line through all of them."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.2), squeeze=False)
     for ax, (title, x) in zip(axes[0], panels.items(), strict=True):
-        ax.axline((x[:, 1].mean(), x[:, 1].mean()), slope=1, color="0.8", lw=1, zorder=0)
-        ax.scatter(x[:, 0], x[:, 1], s=16, color=COLOURS["other"], alpha=0.8)
-        ax.set(title=title, xlabel="foretold")
-    axes[0, 0].set_ylabel("final")
+        sns.regplot(x=x[:, 0], y=x[:, 1], ci=None, color=COLOURS["other"], scatter_kws={"s": 16}, ax=ax)
+        ax.set(title=title, xlabel="after a fifth of the training")
+    axes[0, 0].set_ylabel("at the end")
     return fig
 
 

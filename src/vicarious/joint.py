@@ -80,7 +80,7 @@ def train(
 
     Returns each with its tables.  `development`: what `Monitor.table` gives, the name being the exposure.  `learning`:
     update, exposure, measure, value: held-out losses and R2, agreement with V_pi, and at the end the monitor's share
-    of the training time.
+    of the training time (showings on the way, that of the untrained agent left out).
     """
     cfg, cut = cfgs[0], models.split(len(data[0]))
     device = data[0].obs.device

@@ -133,9 +133,9 @@ def _kinds(e: Evidence, seeds: list[int]) -> np.ndarray:
     return development.scores(e, seeds, tuple(development.KINDS.values()), e.s)[:, :, :, 0]
 
 
-def _foretold(e: Evidence, seeds: list[int]) -> np.ndarray:
-    """Final coefficients [n, 2] at the exposure that verdicts are read at, foretold and true."""
-    return development.foretold(development.early_and_final(e, *EVENT[0], e.exposure, seeds))
+def _early_and_final(e: Evidence, seeds: list[int]) -> np.ndarray:
+    """Coefficients [n, 2] at the exposure that verdicts are read at."""
+    return development.early_and_final(e, *EVENT[0], e.exposure, seeds)
 
 
 def _left(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
@@ -148,10 +148,6 @@ def _rank_correlation(x: np.ndarray) -> float:
     ranks = scipy.stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2
     order = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2
     return float(np.mean(ranks @ order / (np.linalg.norm(ranks, axis=1).clip(1e-12) * np.linalg.norm(order))))
-
-
-def _correlation(x: np.ndarray) -> float:
-    return float(np.corrcoef(x[:, 0], x[:, 1])[0, 1])
 
 
 def _rows() -> list[Prediction]:
@@ -323,7 +319,12 @@ def _rows() -> list[Prediction]:
                     values=_kinds,
                     statistic=development.lead,
                 ),
-                Criterion("r with the final score", Bar("above", FORECAST), values=_foretold, statistic=_correlation),
+                Criterion(
+                    "r with the final score",
+                    Bar("above", FORECAST),
+                    values=_early_and_final,
+                    statistic=development.forecast,
+                ),
             ),
             agents=development.measured,
             planned=SWEEP,
