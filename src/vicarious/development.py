@@ -160,18 +160,23 @@ def forecast(x: np.ndarray, splits: int = 50) -> float:
     splits.  (Leaving out one agent at a time would give -1 where nothing can be foretold: whoever is left out pulls the
     others' mean to the other side.)  Agents that a bootstrap drew twice stay on one side.
     """
-    rng = np.random.default_rng(0)
-    agents, who = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
-    found = []
-    for _ in range(splits):
-        fitted = rng.permutation(len(agents))[: len(agents) // 2]
-        inside = np.isin(who.ravel(), fitted)
-        sides = [own.reshape(-1, 2) for own in (x[inside], x[~inside])]
-        if min(len(own) for own in sides) < 2 or min(np.ptp(own, axis=0).min() for own in sides) < 1e-12:
-            continue
-        slope, (early, final) = np.cov(sides[0].T)[0, 1], sides[1].T
-        found.append(np.sign(slope) * np.corrcoef(early, final)[0, 1])
-    return float(np.mean(found)) if found else np.nan
+    agents, count = np.unique(x.reshape(len(x), -1), axis=0, return_counts=True)
+    early, final = np.moveaxis(agents.reshape(len(agents), -1, 2), -1, 0)  # [agents, cells]
+    sums = np.stack([np.ones_like(early), early, final, early**2, final**2, early * final], -1).sum(1) * count[:, None]
+    order = np.random.default_rng(0).random((splits, len(agents))).argsort(1)
+    fitted = (order < len(agents) // 2).astype(float)  # [splits, agents]
+    line, judged = _moments(fitted @ sums), _moments((1 - fitted) @ sums)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.sign(line[2]) * judged[2] / np.sqrt(judged[0] * judged[1])
+    usable = (np.minimum(line[0], judged[0]) > 1e-18) & (np.minimum(line[1], judged[1]) > 1e-18)
+    return float(found[usable].mean()) if usable.any() else np.nan
+
+
+def _moments(sums: np.ndarray) -> np.ndarray:
+    """Variances of x and y and their covariance [3, splits] from sums of (1, x, y, x x, y y, x y) [splits, 6]."""
+    n, x, y, xx, yy, xy = sums.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([xx - x * x / n, yy - y * y / n, xy - x * y / n]) / n
 
 
 def after(
