@@ -505,7 +505,7 @@ def _training_axis(ax: Axes, last: float, label: str = "updates") -> None:
     """A logarithmic axis that begins with the untrained agent at 0."""
     ax.set_xscale("symlog", linthresh=10, linscale=0.3)
     ax.set(xlim=(0, last * 1.05), xlabel=label)
-    ticks = [0, *(10**k for k in range(1, int(np.log10(last)) + 1))]
+    ticks = [0, *(10**k for k in range(2 if last > 5000 else 1, int(np.log10(last)) + 1))]
     ax.set_xticks(ticks, ["0", *(f"{t:,}" if t < 10_000 else f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
     ax.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
 
