@@ -120,7 +120,7 @@ class Stimuli(Parameters):
         1.0,
         gt=0,
         le=1,
-        description="share p of the other's contacts labelled for the heads that are watched beside p = 0",
+        description="share p of the other's contacts labelled for the heads watched beside those without labels",
     )
 
     def planned(self) -> int:
