@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vicarious import calibration, predictions, stats
+from vicarious import calibration, development, predictions, stats
 from vicarious.rules import Bar, Criterion, Prediction
 
 EVERY = [*predictions.PREDICTIONS, *calibration.CONDITIONS]
@@ -18,7 +18,7 @@ def noise_of(rng) -> np.ndarray:
 
 def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.ndarray:
     """Values of forty agents for which the criterion lies well on the side of `goal`, or is swamped by noise."""
-    if criterion.statistic is stats.split_half:
+    if criterion.statistic is development.split_half:
         shared = {"supported": 1.0, "contradicted": 0.1, "underpowered": 0.75}[goal]
         return shared * rng.normal(size=(N, 1)) + (1 - shared + 0.05) * rng.normal(size=(N, 2))
     if criterion.name == "ICC(2,k)":
@@ -30,6 +30,14 @@ def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.nda
             slope, spread = 1.0, 0.15
         kappa = np.broadcast_to(np.array([-1.0, 0.0, 0.25, 0.5, 1.0]), (N, 5))
         return np.stack([kappa, slope * kappa + spread * rng.normal(size=(N, 5))], -1)
+    if criterion.statistic in (predictions._worst_slope, predictions._worst_determination):
+        alone = predictions.slope if criterion.statistic is predictions._worst_slope else predictions.determination
+        looks = [planted(Criterion(criterion.name, statistic=alone), goal, rng) for _ in range(2)]
+        return np.stack(looks, 1)
+    if criterion.statistic is development.lead:
+        own = {"supported": 1.0, "contradicted": 0.0, "underpowered": 0.02}[goal]
+        traits = own * rng.normal(size=(N, 3, 5, 1)) + (1 - own) * rng.normal(size=(N, 3, 1, 1))
+        return traits + 0.05 * rng.normal(size=(N, 3, 5, 2))
     bar = criterion.supports or criterion.contradicts[0]
     if bar.kind == "rising":
         step = {"supported": 0.5, "contradicted": -0.5, "underpowered": 0.0}[goal]
