@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from . import metrics, stats
+from . import development, metrics, stats
 from .evidence import TAUGHT, Evidence, S
 from .predictions import LOOKS, NULL, R2, RECOVERY, determination, judge, slope
 from .rules import SWEEP, Bar, Criterion, Prediction
@@ -132,12 +132,12 @@ def reliability(scored: pd.DataFrame) -> pd.DataFrame:
         halves = own[own.set == 0].pivot_table(index="seed", columns=[*CELL, "half"], values="rho")
         sets = own.groupby(["seed", *CELL, "set"]).rho.mean().unstack([*CELL, "set"])
         for name, table, statistic in (
-            ("split-half", halves, stats.split_half),
-            ("ICC(2,k)", sets.sort_index(axis=1), lambda x: stats.icc(x)[1]),
+            ("split-half", halves, development.split_half),
+            ("ICC(2,k)", sets.sort_index(axis=1), development.icc),
         ):
             k = table.columns.get_level_values(-1).nunique()
             x = table.sort_index(axis=1).to_numpy().reshape(len(table), -1, k)
-            found = stats.interval_of(lambda x, f=statistic, k=k: f(x.reshape(-1, k)), x)
+            found = stats.interval_of(statistic, x)
             rows.append((readout, name, found.estimate, found.low, found.high, x.shape[0] * x.shape[1]))
     return pd.DataFrame(rows, columns=["readout", "statistic", "estimate", "low", "high", "agents"])
 

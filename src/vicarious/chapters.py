@@ -59,17 +59,22 @@ class Apparatus(Parameters):
         return wanted + [c for c in more if study.agent_columns(c)["seed"] == self.seed and c not in wanted]
 
 
-class Calibration(Parameters):
+class Sweep(Parameters):
+    """A chapter of a sweep, which has fewer agents than cells about p = 0."""
+
     seeds: int = Field(
         study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
     )
+
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].sweep
+
+
+class Calibration(Sweep):
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which precision is read, cos(angle) to the self"
     )
     seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
-
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].sweep
 
     def agents(self) -> list[config.Stage]:
         return study.calibration(self.profile, self.seeds)
@@ -109,10 +114,7 @@ class Continuity(Parameters):
         return study.continuity(self.profile, self.seeds, self.exposure, self.levels)
 
 
-class Stimuli(Parameters):
-    seeds: int = Field(
-        study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
-    )
+class Stimuli(Sweep):
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which kinds and precision are read, cos(angle)"
     )
@@ -123,27 +125,18 @@ class Stimuli(Parameters):
         description="share p of the other's contacts labelled for the heads watched beside those without labels",
     )
 
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].sweep
-
     def agents(self) -> list[config.Stage]:
         watched = study.development(self.profile, self.seeds, (0.0, self.taught))
         return list(dict.fromkeys([*study.calibration(self.profile, self.seeds), *watched]))
 
 
-class Extinction(Parameters):
-    seeds: int = Field(
-        study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
-    )
+class Extinction(Sweep):
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which the verdict is read, cos(angle)"
     )
     rate: float = Field(
         1e-3, gt=0, le=0.1, description="constant learning rate of the reward model once labels are given"
     )
-
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].sweep
 
     def agents(self) -> list[config.Stage]:
         return study.switched(self.profile, self.seeds, self.rate)

@@ -153,21 +153,11 @@ class Battery(Stage):
     rollouts: int = Field(256, ge=1)
 
 
-class Joint(Stage):
-    """A world model and heads of several exposures, trained together for the world model's updates and watched."""
+class Shown(Stage):
+    """What stands on one world model and the battery that it is shown."""
 
-    stage: ClassVar[str] = "joint"
-    epoch: ClassVar[int] = 1
     model: Model
-    battery: Battery = Battery(levels=7, scenes=128)
-    exposures: tuple[float, ...] = (0.0, 1.0)
-    checkpoints: int = Field(18, ge=3, description="at which the battery is shown")
-    width: int = Field(128, ge=1, description="hidden units per layer of the heads")
-    depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
-    reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
-    rate: float = Field(5e-3, gt=0, description="of the value function")
-    gamma: float = Field(0.8, gt=0, lt=1)
-    lam: float = Field(0.95, ge=0, le=1)
+    battery: Battery = Battery()
 
     @model_validator(mode="after")
     def _fits(self):
@@ -181,6 +171,22 @@ class Joint(Stage):
     def own(self) -> dict:
         given = self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"})
         return {**given, "battery": self.battery.address}
+
+
+class Joint(Shown):
+    """A world model and heads of several exposures, trained together for the world model's updates and watched."""
+
+    stage: ClassVar[str] = "joint"
+    epoch: ClassVar[int] = 1
+    battery: Battery = Battery(levels=7, scenes=128)
+    exposures: tuple[float, ...] = (0.0, 1.0)
+    checkpoints: int = Field(18, ge=3, description="at which the battery is shown")
+    width: int = Field(128, ge=1, description="hidden units per layer of the heads")
+    depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
+    reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
+    rate: float = Field(5e-3, gt=0, description="of the value function")
+    gamma: float = Field(0.8, gt=0, lt=1)
+    lam: float = Field(0.95, ge=0, le=1)
 
     def at(self, exposure: float) -> Heads:
         """The configuration of the heads of one exposure."""
@@ -307,13 +313,11 @@ class Extinction(Responses):
         return self.past * self.converged
 
 
-class Codes(Stage):
+class Codes(Shown):
     """Similarity of one world model's codes for self and other, and who-moved identity."""
 
     stage: ClassVar[str] = "codes"
     epoch: ClassVar[int] = 2
-    model: Model
-    battery: Battery = Battery()
     width: int = Field(128, ge=1)
     depth: int = Field(2, ge=1, le=6)
     fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
@@ -322,21 +326,6 @@ class Codes(Stage):
     batch: int = Field(1024, ge=1, description="codes per update")
     rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-
-    @model_validator(mode="after")
-    def _fits(self):
-        _same_chambers(self.battery, self.model.data)
-        return self
-
-    @property
-    def parent(self) -> Stage:
-        return self.model
-
-    def own(self) -> dict:
-        return {
-            **self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"}),
-            "battery": self.battery.address,
-        }
 
 
 class Identity(Codes):

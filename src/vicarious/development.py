@@ -19,7 +19,6 @@ KINDS = {  # of empathy, by the head and the response in which it shows
     "relief": ("value", "relief"),
     "disappointment": ("value", "disappointment"),
 }
-REFERENCE = (("reward", "empathy"), ("value", "empathy"))
 CELL = ["exposure", "kappa"]
 HALF = 0.5  # of what was there
 
