@@ -104,6 +104,9 @@ class Model(Stage):
     rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     stop: int | None = Field(None, ge=1, description="update at which it is taken as it is, short of all updates")
+    state: int | None = Field(
+        None, ge=2, description="width of the recurrent state; the code is then a linear map of it, else it is the state"
+    )
 
     @property
     def parent(self) -> Stage:

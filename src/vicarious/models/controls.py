@@ -83,7 +83,8 @@ class Disjoint(nn.Module):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.world = _told(cfg)
-        half = cfg.model_copy(update={"latent": cfg.latent // 2, "width": cfg.width // 2})
+        state = cfg.state and cfg.state // 2
+        half = cfg.model_copy(update={"latent": cfg.latent // 2, "width": cfg.width // 2, "state": state})
         seen = features // (2 * self.world.size + 1) * self.world.size  # the glass between is left out
         self.bodies = nn.ModuleDict({name: Recurrent(half, seen) for name in ("self", "other")})
 

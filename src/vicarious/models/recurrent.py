@@ -45,7 +45,7 @@ class GRU(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}.
+    """z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}, or a linear map of it (`cfg.state`).
 
     Trained by squared error, summed over the F numbers of an observation: reconstruction of o_t from z_t, and
     prediction of o_{t+1} from z_t and the self's own action a_t (the other's is not known and has to be expected).
@@ -57,15 +57,17 @@ class Recurrent(nn.Module):
         super().__init__()
         actions = len(ACTIONS) + 1
         self.actions = actions
-        self.encoder = mlp(features, cfg.width, cfg.latent)
-        self.cell = GRU(cfg.latent + actions, cfg.latent)
+        state = cfg.state or cfg.latent
+        self.encoder = mlp(features, cfg.width, state)
+        self.cell = GRU(state + actions, state)
+        self.code = nn.Linear(state, cfg.latent) if cfg.state else nn.Identity()
         self.decoder = mlp(cfg.latent, cfg.width, features)
         self.predictor = mlp(cfg.latent + actions, cfg.width, features)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
         action = F.one_hot(prev_action, self.actions).to(obs.dtype)
-        return self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1))
+        return self.code(self.cell(torch.cat([F.silu(self.encoder(obs)), action], -1)))
 
     def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         """Squared errors {reconstruction, prediction}: [B, T], zero in the last frame of prediction."""
