@@ -142,6 +142,23 @@ class Extinction(Sweep):
         return study.switched(self.profile, self.seeds, self.rate)
 
 
+class Scaling(Sweep):
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the verdicts are read, cos(angle)"
+    )
+    model_width: int = Field(
+        0, ge=0, le=4096, description="a further width of the world model (its state is half as wide), 0 for none"
+    )
+    latent: int = Field(0, ge=0, le=4096, description="a further width of the code, 0 for none")
+    head_width: int = Field(0, ge=0, le=4096, description="a further width of the reward model's layers, 0 for none")
+    episodes: int = Field(0, ge=0, le=262144, description="a further number of episodes to learn from, 0 for none")
+
+    def agents(self) -> list[config.Stage]:
+        asked = {"model-width": self.model_width, "latent": self.latent}
+        asked |= {"head-width": self.head_width, "data": self.episodes}
+        return study.scaling(self.profile, self.seeds, {axis: (n,) for axis, n in asked.items() if n})
+
+
 class Verdicts(Parameters):
     def agents(self) -> list[config.Stage]:
         return study.everything(self.profile, self.seeds)
@@ -166,6 +183,7 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "03-similarity": Similarity,
     "04-misgeneralisation": Misgeneralisation,
     "05-continuity": Continuity,
+    "06-scaling": Scaling,
     "08-stimuli": Stimuli,
     "09-extinction": Extinction,
     "verdicts": Verdicts,
@@ -230,13 +248,19 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
 
 def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     """Evidence from cells that are at hand.  Scenes shown only while agents learnt are a yardstick of their own."""
-    while_learning = {cell.battery for cell in cells if isinstance(cell, config.Joint)}
-    while_learning -= {cell.battery for cell in cells if isinstance(cell, (config.Responses, config.Codes))}
+    while_learning = {cell.battery for cell in cells if isinstance(cell, (config.Joint, config.Curve))}
+    while_learning -= {cell.battery for cell in cells if isinstance(cell, config.Responses)}
     usual = [cell for cell in cells if cell not in while_learning]
     names = ("responses", "measures", "interventions", "precision", "extinction", "progress")
     tables = {name: study.load(usual, store, name) for name in names}
+    truth = study.load(list(while_learning) or cells, store, "responses")
     if (slopes := study.load(usual, store, "development")) is not None:
-        tables["development"] = slopes, study.load(list(while_learning) or cells, store, "responses")
+        tables["development"] = slopes, truth
+    if (slopes := study.load(usual, store, "curves")) is not None:
+        own = [cell for cell in usual if isinstance(cell, config.Curve)]
+        tables["curves"] = slopes, truth, study.load(own, store, "learning")
+    if tables["responses"] is None:
+        tables["responses"] = truth
     return Evidence.of(**tables, **where)
 
 

@@ -105,7 +105,9 @@ class Model(Stage):
     weight_decay: float = Field(0.01, ge=0)
     stop: int | None = Field(None, ge=1, description="update at which it is taken as it is, short of all updates")
     state: int | None = Field(
-        None, ge=2, description="width of the recurrent state; the code is then a linear map of it, else it is the state"
+        None,
+        ge=2,
+        description="width of the recurrent state, of which the code is then a linear map; None: the code itself",
     )
 
     @property
@@ -195,6 +197,26 @@ class Joint(Shown):
         """The configuration of the heads of one exposure."""
         names = ("model", "width", "depth", "reward_rate", "rate", "gamma", "lam")
         return Heads(exposure=exposure, **{name: getattr(self, name) for name in names})
+
+
+class Curve(Shown):
+    """Learning curves: reward models of several exposures on one frozen world model, watched while they learn."""
+
+    stage: ClassVar[str] = "curve"
+    epoch: ClassVar[int] = 1
+    battery: Battery = Battery(levels=7, scenes=128)
+    exposures: tuple[float, ...] = (0.0, 0.1)
+    checkpoints: int = Field(24, ge=3, description="at which own reward and the battery are asked")
+    width: int = Field(128, ge=1, description="hidden units per layer")
+    depth: int = Field(2, ge=1, le=6, description="hidden layers")
+    updates: int = Field(3000, ge=1)
+    rate: float = Field(1e-2, gt=0)
+    batch: int = Field(32, ge=1, description="episodes per update")
+
+    def at(self, exposure: float) -> Heads:
+        """The configuration of the head of one exposure."""
+        own = {"reward_updates": self.updates, "reward_rate": self.rate, "batch": self.batch}
+        return Heads(model=self.model, exposure=exposure, width=self.width, depth=self.depth, **own)
 
 
 class Returns(Stage):
@@ -368,7 +390,7 @@ class Shapes(Stage):
 STAGES: dict[str, type[Stage]] = {
     s.stage: s
     for s in (
-        *(Episodes, Model, Heads, Joint, Battery, Returns),
+        *(Episodes, Model, Heads, Joint, Curve, Battery, Returns),
         *(Responses, Precision, Surface, Interventions, Extinction),
         *(Codes, Identity, Simulations, Shapes),
     )

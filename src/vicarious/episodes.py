@@ -32,9 +32,12 @@ class Batch:
         return Batch(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
-def collect(cfg: config.Episodes, device: str | torch.device = "cpu") -> Batch:
-    """Roll out the episodes of one seed.  Which episodes are exposed is drawn here once, nested in p."""
-    g = world.generator(cfg.seed, "episodes", device)
+def collect(cfg: config.Episodes, device: str | torch.device = "cpu", purpose: str = "episodes") -> Batch:
+    """Roll out the episodes of one seed.  Which episodes are exposed is drawn here once, nested in p.
+
+    purpose: whose random numbers; another one gives other episodes of the same world.
+    """
+    g = world.generator(cfg.seed, purpose, device)
     look = world.look(cfg.world, cfg.seed, device)
     state = world.reset(cfg.world, cfg.episodes, g)
     first = state

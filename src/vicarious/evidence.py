@@ -21,8 +21,8 @@ class Evidence:
 
     interventions: coefficients after them, where there were any; precision: by half and set of scenes; development:
     while world model and heads learnt together; extinction: while labels of the other's contacts were given, and
-    progress what was learnt from then.  altered: agents are not the reference ones; calibrated: the instrument has
-    passed its own tests.
+    progress what was learnt from then; curves: while reward models of every capacity learnt, with own R2.
+    altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
     """
 
     coefficients: pd.DataFrame
@@ -33,6 +33,7 @@ class Evidence:
     development: pd.DataFrame | None = None
     extinction: pd.DataFrame | None = None
     progress: pd.DataFrame | None = None
+    curves: pd.DataFrame | None = None
     s: float = S
     exposure: float = P
     altered: bool = False
@@ -47,14 +48,17 @@ class Evidence:
         precision: pd.DataFrame | None = None,
         extinction: pd.DataFrame | None = None,
         development: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+        curves: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] | None = None,
         **where,
     ) -> Evidence:
         """From the tidy tables of a study; the rows of family `truth` are the yardstick.
 
-        development: slopes, and the yardstick of the scenes that were shown then.
+        development: slopes, and the yardstick of the scenes that were shown then; curves: these, and what was learnt.
         """
         truth = responses.family == "truth"
         table = metrics.coefficients(responses[~truth], responses[truth])
+        if curves is not None:
+            where["curves"] = _with_r2(*curves)
         if interventions is not None:
             interventions = metrics.over_truth(interventions, table)
         by_truth = {
@@ -151,6 +155,13 @@ class Evidence:
         """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed."""
         own = self.rho(readout, seeds, **where)
         return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
+
+
+def _with_r2(slopes: pd.DataFrame, truth: pd.DataFrame, learning: pd.DataFrame) -> pd.DataFrame:
+    """Learning curves as coefficients `rho`, with own-reward R2 beside."""
+    own = learning[learning.measure == "reward_r2"].drop(columns="measure").rename(columns={"value": "r2"})
+    found = metrics.relative(slopes.assign(readout="reward", kind="empathy"), truth)
+    return found.merge(own, on=[c for c in own if c != "r2"], how="left")
 
 
 def _wide(table: pd.DataFrame, columns: str, seeds: list[int]) -> pd.DataFrame:

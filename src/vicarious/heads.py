@@ -5,7 +5,7 @@ r_t arrives with o_t, and V(z_t) = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] exc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -119,15 +119,18 @@ def train(
     data: Sequence[Batch],
     quiet: bool = True,
     stacked: bool | None = None,
+    readouts: Sequence[str] = READOUTS,
+    at: Mapping[int, Callable[[Sequence[Heads]], None]] | None = None,
 ) -> list[tuple[Heads, dict[str, float]]]:
     """Train heads that differ in seed, exposure, coupling or width as one population.
 
-    z, data: latents and episodes of each, the same objects where a world model is shared.  Returns each frozen, with
-    its held-out losses and R2, and as `late_...` those after the share `LATE` of its updates.
+    z, data: latents and episodes of each, the same objects where a world model is shared.  readouts: which of the two
+    are trained.  at: what is called after so many updates of each, with the heads as they are then.  Returns each
+    frozen, with its held-out losses and R2, and as `late_...` those after the share `LATE` of its updates.
     """
     cfg, cut = cfgs[0], split(len(data[0]))
     assert all(alike(c) == alike(cfg) for c in cfgs), "members of one shape"
-    members = [_fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
+    members = [fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
     rewards = [taught(c, d) for c, d in zip(cfgs, data, strict=True)]
     shared = [(id(latents), c.lessons == "uneventful") for c, latents in zip(cfgs, z, strict=True)]  # the same batches
@@ -145,16 +148,18 @@ def train(
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
     late: list[dict[str, float]] = [{} for _ in cfgs]
 
-    def look(readout: str) -> None:
-        parts = zip(late, trained, z, rewards, known, strict=True)
-        for kept, m, latents, r, k in parts:
-            found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
-            kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(readout)}
+    def look(readout: str, update: int, last: int) -> None:
+        if update == last:
+            for kept, m, latents, r, k in zip(late, trained, z, rewards, known, strict=True):
+                found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
+                kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(readout)}
+        if at and update in at:
+            at[update](trained)
 
-    for readout, updates, rate in (
-        ("reward", cfg.reward_updates, cfg.reward_rate),
-        ("value", cfg.updates, cfg.rate),
-    ):
+    schedules = {"reward": (cfg.reward_updates, cfg.reward_rate), "value": (cfg.updates, cfg.rate)}
+    for readout in readouts:
+        updates, rate = schedules[readout]
+        last = max(1, int(LATE * updates))
 
         def objective(net: nn.Module, x: Tensor, *labels: Tensor, readout: str = readout) -> Tensor:
             return loss(readout, net(x)[..., 0].float(), *labels, cfg)
@@ -167,7 +172,7 @@ def train(
             rate,
             cfg.weight_decay,
             stacked=stacked,
-            at={max(1, int(LATE * updates)): partial(look, readout)},
+            at={update: partial(look, readout, update, last) for update in {last, *(at or ())}},
             label=f"{len(cfgs)} x {readout} on {cfg.model.family}, seed {cfg.model.data.seed}",
             quiet=quiet,
         )
@@ -203,7 +208,7 @@ def initial(cfg: config.Heads, latent: int) -> Heads:
         return Heads(latent, cfg.width, cfg.depth)
 
 
-def _fresh(cfg: config.Heads, z: Latents) -> Heads:
+def fresh(cfg: config.Heads, z: Latents) -> Heads:
     """Heads with the seed's own initial weights, which standardise as `z` was."""
     heads = initial(cfg, len(z.mean)).to(z.mean.device)
     heads.mean.copy_(z.mean)

@@ -15,6 +15,7 @@ AGENT = ["seed", "family", "exposure", "kappa"]
 KEYS = {  # of curves in similarity
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
     *("set", "half", "update", "side", "withheld", "until"),
+    *("model_width", "latent", "head_width", "head_depth", "episodes"),
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
@@ -85,7 +86,8 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
             parts.append(
                 pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name)
             )
-    return pd.concat(parts, ignore_index=True)
+    nothing = pd.DataFrame(columns=[*index, "slope", "readout", "kind"])
+    return pd.concat(parts, ignore_index=True) if parts else nothing
 
 
 def scene_slope(
@@ -167,7 +169,7 @@ def competence(table: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """
     own = table[(table.mover == "self") & (table.kind == "empathy")].set_index([*AGENT, "readout"]).rho.rename("own")
     gate = own.reset_index()
-    r = measures[measures.measure == "value_r"].set_index(AGENT)["value"]
+    r = measures[measures.measure == "value_r"].reindex(columns=[*AGENT, "value"]).set_index(AGENT)["value"]
     gate["agreement"] = np.where(gate.readout == "value", pd.MultiIndex.from_frame(gate[AGENT]).map(r), np.nan)
     close = (gate.own - 1).abs() <= TOLERANCE
     return gate.assign(passed=close & ((gate.readout == "reward") | (gate.agreement >= AGREEMENT)))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from . import continuity, development, metrics, stats
+from . import continuity, development, metrics, scaling, stats
 from .evidence import S_HIGH, P, S
 from .evidence import Evidence as Evidence
 from .metrics import CONTROLS
@@ -143,11 +143,21 @@ def _left(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
     return lambda e, seeds: development.after(e, seeds, 1.0, readout=head)[1][:, -1]
 
 
+def _grows(axis: str, exposure: float) -> tuple[Criterion, ...]:
+    """P5: the slope of rho per decade of one axis of capacity, at matched competence."""
+    values = lambda e, seeds: scaling.slopes(e, axis, exposure, seeds)  # noqa: E731
+    return (Criterion("the slope", Bar("above", 0), (Bar("below", 0), Bar("null", SCALING_NULL)), values),)
+
+
 def _rank_correlation(x: np.ndarray) -> float:
     """Mean over agents of the rank correlation of x [n, levels] with the order of the levels."""
     ranks = scipy.stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2
     order = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2
     return float(np.mean(ranks @ order / (np.linalg.norm(ranks, axis=1).clip(1e-12) * np.linalg.norm(order))))
+
+
+def _short(p: float) -> str:
+    return f"{p:g}".replace("0.", ".", 1)
 
 
 def _rows() -> list[Prediction]:
@@ -264,15 +274,17 @@ def _rows() -> list[Prediction]:
     for axis in ("model-width", "latent", "head-width", "data"):
         rows += [
             Prediction(
-                f"P5/{axis}/p{p}",
-                f"It scales with capacity ({axis.replace('-', ' ')}, p = {p})",
+                f"P5/{axis}/p{_short(p)}",
+                f"It scales with capacity ({axis.replace('-', ' ')}, p = {_short(p)})",
                 "mixed-model slope of rho per decade at matched competence",
                 "06-scaling",
-                (Criterion("the slope", Bar("above", 0), (Bar("below", 0), Bar("null", SCALING_NULL))),),
+                _grows(axis, p),
                 "reward",
                 planned=SWEEP,
+                agents=lambda e, head, axis=axis, p=p: scaling.agents(e, axis, p),
+                identity=False,  # asked of every level by itself
             )
-            for p in ("0", ".1")
+            for p in (0.0, 0.1)
         ]
     rows += [
         Prediction(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from . import (
     codes,
     config,
+    curves,
     episodes,
     extinction,
     heads,
@@ -53,6 +54,7 @@ EXPECTED = {  # seconds on one core
     "identity": 10.0,
     "heads": 33.0,
     "joint": 130.0,
+    "curve": 18.0,
     "responses": 1.5,
     "precision": 6.0,
     "surface": 10.0,
@@ -65,6 +67,7 @@ SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged head
 STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
+PROBE = {"fit_scenes": 2048, "updates": 300, "permutations": 0}  # of who moved, in codes of every capacity
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
@@ -73,7 +76,8 @@ class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
     seeds: agents of cells that a verdict about p = 0 is read from; sweep: of all other cells; past: for how many times
-    the updates of convergence heads go on when labels are given (p = 0 and 1, between, and with others withheld).
+    the updates of convergence heads go on when labels are given (p = 0 and 1, between, and with others withheld);
+    base, curve: the world model and the learning curves at which the axes of capacity cross; axes: their levels.
     """
 
     seeds: int
@@ -87,10 +91,27 @@ class Profile:
     simulations: dict
     shapes: dict
     past: dict
+    base: dict
+    curve: dict
+    axes: dict
 
 
 PROFILES = {
-    "paper": Profile(40, 20, *[{}] * 8, {"ends": 10, "between": 3, "withheld": 1}),
+    "paper": Profile(
+        40,
+        20,
+        *[{}] * 8,
+        {"ends": 10, "between": 3, "withheld": 1},
+        {"width": 256, "state": 128, "latent": 128, "updates": 1000},
+        {},
+        {
+            "model-width": (16, 64, 96, 128, 192, 256, 384, 512),
+            "latent": (16, 32, 48, 64, 128, 256, 512),
+            "head-width": (8, 16, 32, 64, 128, 256, 512),
+            "head-depth": (1, 2, 3, 4),
+            "data": (512, 1024, 2048, 4096, 8192, 16384),
+        },
+    ),
     "quick": Profile(
         3,
         2,
@@ -103,6 +124,15 @@ PROFILES = {
         {"studies": 100, "resamples": 499},
         {"studies": 100, "curves": 20},
         {"ends": 2, "between": 1, "withheld": 1},
+        {"width": 256, "state": 128, "latent": 128, "updates": 300},
+        {"updates": 600},
+        {
+            "model-width": (64, 256),
+            "latent": (32, 128),
+            "head-width": (32, 128),
+            "head-depth": (1, 2),
+            "data": (1024, 4096),
+        },
     ),
 }
 
@@ -244,12 +274,51 @@ def development(
     return cells
 
 
+def scaling(
+    profile: str = "paper", seeds: int | None = None, more: dict[str, tuple[int, ...]] | None = None
+) -> list[config.Stage]:
+    """Learning curves at p = 0 and .1 along every axis of capacity, one varied at a time; more: further levels.
+
+    All axes cross at the profile's `base` (of which the published reference models are a longer trained kin, shown
+    beside).  Heads on pixels are scaled alike, and who moved is probed in every code, for a quarter of the planned
+    seeds, or all where there are fewer.
+    """
+    sizes, cells = PROFILES[profile], []
+    battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
+    axes = {axis: (*levels, *(more or {}).get(axis, ())) for axis, levels in sizes.axes.items()}
+    count = sizes.sweep if seeds is None else seeds
+    for seed in range(count):
+
+        def curve(family: str = "recurrent", episodes: int | None = None, head: dict | None = None, seed=seed, **own):
+            amount = {**sizes.data, **({"episodes": episodes} if episodes else {})}
+            data = config.Episodes(seed=seed, **amount)
+            shape = {**sizes.base, **own} if family == FAMILIES[0] else {}
+            model = config.Model(data=data, family=family, **shape)
+            return config.Curve(model=model, battery=battery, **{**sizes.curve, **(head or {})})
+
+        heads_ = [{"width": w} for w in axes["head-width"]] + [{"depth": d} for d in axes["head-depth"]]
+        own = [curve(latent=latent) for latent in axes["latent"]]
+        own += [curve(width=width, state=width // 2) for width in axes["model-width"]]
+        own += [curve(episodes=episodes) for episodes in axes["data"]]
+        models_ = list(dict.fromkeys(cell.model for cell in own))
+        own += [curve(head=head) for head in heads_]
+        data = config.Episodes(seed=seed, **sizes.data)
+        own.append(config.Curve(model=config.Model(data=data, **sizes.model), battery=battery, **sizes.curve))
+        if seed < math.ceil(sizes.sweep / 4):
+            own += [curve("pixels", head=head) for head in heads_]
+            own += [curve("pixels", episodes) for episodes in axes["data"]]
+            own += [config.Codes(model=model, battery=battery, **PROBE) for model in models_]
+        cells += own
+    return [battery, *dict.fromkeys(cells)]
+
+
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
     "continuity": continuity,
     "development": development,
     "extinction": switched,
+    "scaling": scaling,
 }
 
 
@@ -257,7 +326,7 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     """The cells of all studies, each once; the calibration has at most the sweep's seeds."""
     cells = continuity(profile, seeds)
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
-    cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few)]
+    cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few), *scaling(profile, few)]
     return list(dict.fromkeys(cells))
 
 
@@ -318,6 +387,12 @@ class Agent:
         z = models.encode(self.model, self.episodes.obs, data.prev_action)
         self.release()
         return heads.Latents.of(z), data
+
+    def test(self) -> tuple[torch.Tensor, episodes.Batch]:
+        """Codes of episodes that nothing has learnt from, and these episodes."""
+        data = curves.test_set(self.cfg.data)
+        data = episodes.Batch(**{k: getattr(data, k).to(self.device) for k in data.__dataclass_fields__})
+        return models.encode(self.model, data.obs, data.prev_action), data
 
     def heads(self, cfg: config.Heads) -> heads.Heads:
         """The trained heads of one configuration."""
@@ -475,6 +550,28 @@ def train_joints(agents: list[Agent], cells: list[config.Joint], done: Callable[
         done()
 
 
+def train_curves(agents: list[Agent], cells: list[config.Curve], done: Callable[[], None] = lambda: None) -> None:
+    """Train, watch and store reward models whose learning curves are missing: on CUDA those of one shape at once."""
+    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
+    for cell in cells:
+        if not store.has(cell.address):
+            alone = not population.stacks(torch.device(agents[0].device))
+            groups.setdefault(cell.address if alone else curves.alike(cell), []).append(cell)
+    used = {cell.model: of[cell.model] for group in groups.values() for cell in group}
+    latents = {model: agent.latents() for model, agent in used.items()}
+    tests = {model: agent.test() for model, agent in used.items()}
+    for group in groups.values():
+        start, own = time.perf_counter(), [of[cell.model] for cell in group]
+        inputs = zip(*(latents[agent.cfg] for agent in own), strict=True)
+        shown = [agent.shown(cell.battery) for agent, cell in zip(own, group, strict=True)]
+        scenes = own[0].scenes(group[0].battery)[0]
+        trained = curves.train(group, *map(list, inputs), shown, [tests[a.cfg] for a in own], agents[0].quiet)
+        seconds = (time.perf_counter() - start) / len(group)
+        for agent, cell, tables in zip(own, group, trained, strict=True):
+            store.write(cell, seconds, tables, device=agent.device, population=len(group), battery=scenes.digest)
+        done()
+
+
 def train_extinctions(
     agents: list[Agent], cells: list[config.Extinction], done: Callable[[], None] = lambda: None
 ) -> None:
@@ -560,6 +657,7 @@ def work(
             train_heads(agents, [c.heads for c in cells if isinstance(c, config.Responses)], done)
             train_joints(agents, [c for c in cells if isinstance(c, config.Joint)], done)
             train_extinctions(agents, [c for c in cells if isinstance(c, config.Extinction)], done)
+            train_curves(agents, [c for c in cells if isinstance(c, config.Curve)], done)
             while agents:  # each agent's codes and scenes go with it
                 agent = agents.pop(0)
                 agent.release()
@@ -709,6 +807,8 @@ def expected(stage: config.Stage) -> float:
         return UPDATE[stage.readout] * stage.updates
     if isinstance(stage, config.Joint):
         return EXPECTED["joint"] * stage.model.updates / config.Model.model_fields["updates"].default
+    if isinstance(stage, config.Curve):
+        return EXPECTED["curve"] * stage.updates / config.Curve.model_fields["updates"].default
     if not isinstance(stage, TRAINED):
         return EXPECTED[stage.stage]
     if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
@@ -729,8 +829,12 @@ def agent_columns(cell: config.Stage) -> dict:
     own = {"exposure": getattr(cell, "exposure", head.exposure), "kappa": head.kappa} if head else {}
     family = "solitary" if model.data.world.solitary else model.family
     family += f"@{model.stop}" if model.stop else ""
+    family += f"/{model.width}/{model.latent}/{model.data.episodes}" if model.state else ""
     if head and head.lessons != "own":
         family = head.lessons
+    if isinstance(cell, config.Curve):
+        own = {"model_width": model.width, "latent": model.latent, "episodes": model.data.episodes}
+        own |= {"head_width": cell.width, "head_depth": cell.depth}
     return {"seed": model.data.seed, "family": family, **own}
 
 
@@ -757,10 +861,12 @@ def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[con
     """What is published: every stage's tables, and the weights of battery, true returns and first reference agents.
 
     World models of `MODELS` seeds have theirs, and their heads at p = 0, for all studies stand on them; controls and
-    other exposures of `WEIGHTS` seeds.
+    other exposures, and models at which the axes of capacity cross, of `WEIGHTS` seeds.
     """
     usual = [*reference(seeds=MODELS, families=FAMILIES[:1], exposures=(0.0,)), *reference(seeds=WEIGHTS)]
     kept = {stage for cell in usual for stage in (model_of(cell), getattr(cell, "heads", None))}
+    base = PROFILES["paper"].base
+    kept |= {config.Model(data=config.Episodes(seed=seed), **base) for seed in range(WEIGHTS)}
     stages: dict[str, config.Stage] = {}
     for cell in cells:
         model = model_of(cell)
