@@ -95,9 +95,10 @@ BY_DEGREES = ["P3", "P3/conduct", "P4"]
 def test_planted_empathy_is_supported_and_everything_else_pending():
     found = verdict(evidence())
     told = {k: v for k, v in found.items() if v != "pending"}
-    assert {k: told.pop(k) for k in ("P7", "B")} == dict.fromkeys(["P7", "B"], "inconclusive"), "nobody was watched"
+    unwatched = ["P7", "B", *(k for k in told if k.startswith("P5"))]
+    assert {k: told.pop(k) for k in unwatched} == dict.fromkeys(unwatched, "inconclusive") and len(unwatched) == 10
     assert told == dict.fromkeys([*LIVE, *BY_DEGREES], "supported")
-    assert {"P5/data/p0", "P6a/reward", "F2", "A"} <= {k for k, v in found.items() if v == "pending"}
+    assert {"P6a/reward", "F2", "A"} <= {k for k, v in found.items() if v == "pending"}
 
 
 @pytest.mark.parametrize(

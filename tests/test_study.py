@@ -134,7 +134,8 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
     assert planted == {c.model for c in study.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
     shown = [tuple(study.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
     assert len(shown) == len(set(shown)), "no two agents have the same name"
-    usual, more = study.continuity(seeds=2), [*study.development(seeds=2), *study.switched(seeds=2)]
+    usual = study.continuity(seeds=2)
+    more = [*study.development(seeds=2), *study.switched(seeds=2), *study.scaling(seeds=2)]
     assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells, *more}
 
 
@@ -275,6 +276,9 @@ def golden() -> dict:
         "simulations": config.Simulations(studies=20, agents=(10,), resamples=199),
         "joint": config.Joint(model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
         "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
+        "curve": config.Curve(
+            model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
+        ),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
@@ -298,6 +302,7 @@ def golden() -> dict:
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
             "joint": store.read(more["joint"].address).tables["development"]["slope"][::31],
             "extinction": store.read(more["extinction"].address).tables["extinction"]["slope"][::7],
+            "curve": store.read(more["curve"].address).tables["curves"]["slope"][::3],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
 

@@ -89,7 +89,7 @@ def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.Da
 
 def family(stage: config.Stage) -> str:
     model = stage if isinstance(stage, config.Model) else study.model_of(stage)
-    return model.family if model else ""
+    return model.family + (" of other sizes" if model.state else "") if model else ""
 
 
 def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
@@ -109,6 +109,30 @@ def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
 def _free(stage: config.Stage) -> bool:
     """Whether it is a control's world model: never trained, so it costs nothing and is not published."""
     return isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained
+
+
+def larger(
+    cells: list[config.Stage], store: Store, times: tuple[int, ...] = (1, 10, 100, 1000), rate: float = 4e14
+) -> pd.DataFrame:
+    """What world models many times larger than the largest published one would cost, each by the rate of that one.
+
+    Training a parameter on a frame takes about 6 floating-point operations (Kaplan et al. 2020).  Columns: parameters;
+    operations and hours on one core on the same data, and with frames in proportion (Hoffmann et al. 2022); hours of
+    the latter on an accelerator that sustains `rate` operations a second.
+    """
+    trained = {c.model for c in cells if isinstance(c, config.Curve) and models.FAMILIES[c.model.family].trained}
+    size = {model: models.parameters(model) for model in trained}
+    most = max(size.values())
+    largest = [model for model in trained if size[model] == most]
+    seconds = pd.Series([store.read(model.address).manifest["seconds"] for model in largest]).median()
+    frames = largest[0].updates * largest[0].batch * largest[0].data.frames
+    rows = []
+    for k in times:
+        same, scaled = (6.0 * most * k * frames * amount for amount in (1, k))
+        hours = [seconds * k * amount / 3600 for amount in (1, k)]
+        rows.append((k, most * k, same, hours[0], scaled, hours[1], scaled / rate / 3600))
+    columns = ["times", "parameters", "operations", "core_hours", "scaled_operations", "scaled_hours", "gpu_hours"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def benchmark() -> dict:

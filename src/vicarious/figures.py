@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import calibration, development, stats
+from . import calibration, development, scaling, stats
 from .evidence import Evidence
 from .world import State
 
@@ -750,4 +750,131 @@ def paused(evidence: Evidence, seeds: list[int], looks: tuple[float, ...]) -> Fi
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set(title=f"s = {s:g}", xlabel="updates", ylabel="rho, reward head")
     axes[0, 0].legend(fontsize=9)
+    return fig
+
+
+AXES = {
+    "model-width": "world model's width",
+    "latent": "width of the code",
+    "head-width": "reward model's width",
+    "head-depth": "reward model's layers",
+    "data": "episodes",
+}
+EXPOSED = {0.0: COLOURS["other"], 0.1: COLOURS["taught"]}
+
+
+def _panels(columns: int, rows: int = 1, **how) -> tuple[Figure, np.ndarray]:
+    return plt.subplots(rows, columns, figsize=(2.75 * columns + 0.5, 2.9 * rows + 0.5), squeeze=False, **how)
+
+
+def _capacity(ax: Axes, levels: np.ndarray, axis: str) -> None:
+    """A logarithmic axis of capacity with its own levels as ticks."""
+    ax.set_xscale("log")
+    shown = levels if len(levels) < 7 else levels[:: 2 if len(levels) < 12 else 3]
+    ax.set_xticks(shown, [f"{n:g}" if n < 10000 else f"{n / 1000:.0f}k" for n in shown])
+    ax.minorticks_off()
+    ax.set_xlabel(AXES[axis])
+
+
+def learning_curves(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> Figure:
+    """Own-reward R2 while reward models learn, one panel an axis of capacity, a shade a level; means over agents."""
+    agents, updates, found = scaling.over_training(evidence)
+    table = agents.to_frame(index=False).assign(row=np.arange(len(agents)))
+    fig, panels = _panels(len(axes), sharey=True)
+    for ax, axis in zip(panels[0], axes, strict=True):
+        rows = scaling.selected(table, axis, exposure)
+        levels = np.sort(rows["level"].unique())
+        for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
+            r2 = found["r2"][rows[rows["level"] == level].row]
+            ax.plot(updates[1:], r2.mean(0)[1:], color=colour, label=f"{level:,}")
+        ax.axhline(scaling.COMPETENT, color="0.5", ls="--", lw=0.9)
+        ax.set(xscale="log", ylim=(-0.05, 1.02), xlabel="updates", title=AXES[axis])
+        ax.legend(fontsize=7, title_fontsize=8, handlelength=1.2, loc="lower right")
+    panels[0, 0].set_ylabel("own-reward R2, test episodes")
+    return fig
+
+
+def capacity(evidence: Evidence, table: pd.DataFrame, axes: tuple[str, ...]) -> Figure:
+    """rho against capacity: where own R2 = .9 above, at the end of training below; hollow where a level does not count.
+
+    table: from `scaling.outcomes`.  Lines are means over agents with 95% intervals, both exposures; pixels grey.
+    """
+    fig, panels = _panels(len(axes), 2, sharex="col", sharey="row")
+    for column, axis in zip(panels.T, axes, strict=True):
+        for p, colour in EXPOSED.items():
+            found = scaling.along(evidence, table, axis, p)
+            for ax, read in zip(column, ("matched", "final"), strict=True):
+                y = getattr(found, read)
+                _dots(ax, found.levels, y, found.counts, colour, f"world model, p = {p:g}")
+        grey = scaling.selected(table, axis, 0.0, "pixels")
+        if axis not in ("model-width", "latent") and len(grey):
+            found = scaling.along(evidence, table, axis, 0.0, "pixels")
+            for ax, read in zip(column, ("matched", "final"), strict=True):
+                _dots(ax, found.levels, getattr(found, read), found.counts, COLOURS["pixels"], "pixels, p = 0", "--")
+        for ax in column:
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        _capacity(column[1], scaling.along(evidence, table, axis, 0.0).levels, axis)
+    panels[0, 0].set_ylabel("rho where own R2 = .9")
+    panels[1, 0].set_ylabel("rho at the end of training")
+    handles, labels = panels[0, -1].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def _dots(
+    ax: Axes, levels: np.ndarray, y: np.ndarray, counts: np.ndarray, colour: str, label: str, line: str = "-"
+) -> None:
+    """Means over agents with intervals; levels that count are joined, the others hollow."""
+    found = [stats.interval(column[np.isfinite(column)], resamples=999) for column in y.T]
+    mean, low, high = (np.array([getattr(i, name) for i in found]) for name in ("estimate", "low", "high"))
+    ax.fill_between(levels[counts], low[counts], high[counts], color=colour, alpha=0.18, lw=0)
+    ax.plot(levels[counts], mean[counts], line, color=colour, marker="o", ms=4, label=label)
+    there = ~counts & np.isfinite(mean)
+    error = np.stack([mean - low, high - mean])[:, there]
+    ax.errorbar(levels[there], mean[there], error, fmt="o", ms=4, mfc="white", color=colour, lw=0.8)
+
+
+def paths(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> Figure:
+    """rho against own R2 on the way through training, one panel an axis, a shade a level; medians over agents."""
+    agents, _, found = scaling.over_training(evidence)
+    table = agents.to_frame(index=False).assign(row=np.arange(len(agents)))
+    grid, (fig, panels) = np.linspace(0.02, 0.995, 60), _panels(len(axes), sharey=True)
+    for ax, axis in zip(panels[0], axes, strict=True):
+        rows = scaling.selected(table, axis, exposure)
+        levels = np.sort(rows["level"].unique())
+        for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
+            own = rows[rows["level"] == level].row
+            at = [scaling.interpolated(found["rho"][own], scaling.crossing(found["r2"][own], bar)) for bar in grid]
+            most = np.array([np.isfinite(x).mean() > 0.5 for x in at])
+            middle = np.array([np.nanmedian(x) if some else np.nan for x, some in zip(at, most, strict=True)])
+            ax.plot(grid, middle, color=colour, label=f"{level:,}")
+        ax.axvline(scaling.COMPETENT, color="0.5", ls="--", lw=0.9)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set(xlim=(0, 1), xlabel="own-reward R2", title=AXES[axis])
+        ax.legend(fontsize=7, handlelength=1.2, loc="upper left")
+    panels[0, 0].set_ylabel("rho")
+    return fig
+
+
+def extrapolation(
+    evidence: Evidence, table: pd.DataFrame, axes: tuple[str, ...], times: float, exposure: float = 0.0
+) -> Figure:
+    """Matched rho at the levels that count, and what straight lines and parabolas over them say of larger ones."""
+    fig, panels = _panels(len(axes), sharey=True)
+    for ax, axis in zip(panels[0], axes, strict=True):
+        found = scaling.along(evidence, table, axis, exposure)
+        levels, y = found.levels[found.counts], found.matched[:, found.counts]
+        if len(levels) < scaling.LEVELS:
+            continue
+        x = np.geomspace(levels[0], levels[-1] * times, 25)
+        for degree, name, colour in ((2, "parabola", COLOURS["pixels"]), (1, "line", COLOURS["other"])):
+            said = scaling.extrapolated(levels, y, x, degree)
+            ax.fill_between(x, [i.low for i in said], [i.high for i in said], color=colour, alpha=0.2, lw=0)
+            ax.plot(x, [i.estimate for i in said], color=colour, lw=1.2, label=name)
+        ax.plot(levels, np.nanmean(y, 0), "o", ms=4, color=COLOURS["other"], label="agents' mean")
+        ax.axvline(levels[-1] * times, color="0.7", lw=0.8, ls=":")
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set(xscale="log", ylim=(-1.05, 1.3), xlabel=AXES[axis])
+    panels[0, 0].set_ylabel("rho where own R2 = .9")
+    panels[0, -1].legend(fontsize=8, loc="lower left")
     return fig

@@ -57,33 +57,48 @@ class Axis:
         return (self.share >= metrics.PASSING) & ~self.confused
 
 
-def crossing(r2: np.ndarray, bar: float = COMPETENT) -> float:
-    """Checkpoint, with fractions, at which r2 [U] first rises to the bar, linear in R2; NaN where it never does."""
-    above = np.flatnonzero(r2 >= bar)
-    if not len(above):
-        return np.nan
-    i = int(above[0])
-    return float(i) if i == 0 else float(i - (r2[i] - bar) / (r2[i] - r2[i - 1]))
+def crossing(r2: np.ndarray, bar: float = COMPETENT) -> np.ndarray:
+    """Checkpoint [n], with fractions, where r2 [n, U] reaches the bar first, linear in R2; NaN where it never does."""
+    above = r2 >= bar
+    i = above.argmax(1)
+    last, now = (np.take_along_axis(r2, at[:, None], 1)[:, 0] for at in ((i - 1).clip(0), i))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.where(i > 0, i - (now - bar) / (now - last), 0.0)
+    return np.where(above.any(1), place, np.nan)
 
 
-def interpolated(y: np.ndarray, place: float) -> float:
-    """y [U] at a checkpoint with fractions; NaN where there is none."""
-    return float(np.interp(place, np.arange(len(y)), y)) if np.isfinite(place) else np.nan
+def interpolated(y: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """y [n, U] at checkpoints with fractions [n]; NaN where there is none."""
+    there = np.where(np.isfinite(place), place, 0.0)
+    i = np.floor(there).astype(int).clip(max=y.shape[1] - 2)
+    low, high = (np.take_along_axis(y, at[:, None], 1)[:, 0] for at in (i, i + 1))
+    return np.where(np.isfinite(place), low + (there - i) * (high - low), np.nan)
+
+
+def over_training(e: Evidence, s: float | None = None) -> tuple[pd.MultiIndex, np.ndarray, dict[str, np.ndarray]]:
+    """Agents, checkpoints [U], and what each agent [n, U] was there: rho, own (coefficient of the self) and r2."""
+    table = named(e.curves)
+    own = table[table.mover == "self"]
+    other = table[table.mover == "other"][[*AGENT, "update", "similarity", "rho"]]
+    at = metrics.at_similarity(other, e.s if s is None else s)
+    parts = {"rho": (at, "rho"), "own": (own, "rho"), "r2": (own, "r2")}
+    wide = {name: t.pivot(index=AGENT, columns="update", values=value) for name, (t, value) in parts.items()}
+    agents, updates = wide["r2"].index, wide["r2"].columns.to_numpy(float)
+    return agents, updates, {name: t.reindex(agents).to_numpy(float) for name, t in wide.items()}
 
 
 def outcomes(e: Evidence, s: float | None = None, bar: float = COMPETENT) -> pd.DataFrame:
-    """One row per agent, of the columns `AGENT`: reached, matched, final, own, r2 as in `Axis`."""
-    table = named(e.curves)
-    other = table[table.mover == "other"][[*AGENT, "update", "similarity", "rho"]]
-    own = table[table.mover == "self"].set_index([*AGENT, "update"])[["rho", "r2"]]
-    at = metrics.at_similarity(other, e.s if s is None else s).set_index([*AGENT, "update"]).rho
-    wide = own.rename(columns={"rho": "own"}).assign(rho=at).sort_index()
-    rows = []
-    for agent, part in wide.groupby(level=AGENT, observed=True):
-        updates, place = part.index.get_level_values("update").to_numpy(float), crossing(part.r2.to_numpy(), bar)
-        read = [interpolated(part[name].to_numpy(), place) for name in ("rho", "own")]
-        rows.append((*agent, interpolated(updates, place), *read, part.rho.iloc[-1], part.r2.iloc[-1]))
-    return pd.DataFrame(rows, columns=[*AGENT, *OUTCOMES])
+    """One row per agent, of the columns `AGENT`: reached, matched, own, final and r2 as in `Axis`."""
+    agents, updates, found = over_training(e, s)
+    place = crossing(found["r2"], bar)
+    read = {
+        "reached": interpolated(np.broadcast_to(updates, found["r2"].shape), place),
+        "matched": interpolated(found["rho"], place),
+        "own": interpolated(found["own"], place),
+        "final": found["rho"][:, -1],
+        "r2": found["r2"][:, -1],
+    }
+    return pd.DataFrame(read, index=agents)[list(OUTCOMES)].reset_index()
 
 
 def named(curves: pd.DataFrame) -> pd.DataFrame:

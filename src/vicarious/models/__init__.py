@@ -11,6 +11,7 @@ Adding one takes a file beside this one and a line in `FAMILIES`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,13 @@ def build(cfg: config.Model) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.generator(cfg.data.seed, f"weights/{cfg.family}").initial_seed())
         return FAMILIES[cfg.family](cfg, world.features(cfg.data.world))
+
+
+@lru_cache
+def parameters(cfg: config.Model) -> int:
+    """How many numbers a world model learns; 0 for a control."""
+    model = build(cfg)
+    return sum(p.numel() for p in model.parameters()) if model.trained else 0
 
 
 def split(count: int) -> int:
