@@ -95,8 +95,7 @@ def grown(speed, effect=lambda width: 0.0, ceiling=lambda width: 1.0, seeds=6, n
 
 
 def slopes(e, read="matched"):
-    found = scaling.along(e, scaling.outcomes(e), "model-width", 0.0)
-    return scaling.per_decade(found.levels[found.counts], getattr(found, read)[:, found.counts])[:, 0]
+    return scaling.along(e, scaling.outcomes(e), "model-width", 0.0).slope(read)
 
 
 @pytest.mark.parametrize(

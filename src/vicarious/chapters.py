@@ -142,7 +142,10 @@ class Extinction(Sweep):
         return study.switched(self.profile, self.seeds, self.rate)
 
 
-class Scaling(Sweep):
+class Scaling(Parameters):
+    seeds: int = Field(
+        study.PROFILES["paper"].scaled, ge=1, le=1000, description="number of independently trained agents"
+    )
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which the verdicts are read, cos(angle)"
     )
@@ -157,6 +160,9 @@ class Scaling(Sweep):
         asked = {"model-width": self.model_width, "latent": self.latent}
         asked |= {"head-width": self.head_width, "data": self.episodes}
         return study.scaling(self.profile, self.seeds, {axis: (n,) for axis, n in asked.items() if n})
+
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].scaled
 
 
 class Verdicts(Parameters):

@@ -863,7 +863,7 @@ def extrapolation(
     fig, panels = _panels(len(axes), sharey=True)
     for ax, axis in zip(panels[0], axes, strict=True):
         found = scaling.along(evidence, table, axis, exposure)
-        levels, y = found.levels[found.counts], found.matched[:, found.counts]
+        levels, y = found.counted()
         if len(levels) < scaling.LEVELS:
             continue
         x = np.geomspace(levels[0], levels[-1] * times, 25)

@@ -56,6 +56,14 @@ class Axis:
         """Levels [L] that a slope is read from: competent, and no confusion."""
         return (self.share >= metrics.PASSING) & ~self.confused
 
+    def counted(self, read: str = "matched") -> tuple[np.ndarray, np.ndarray]:
+        """The levels that count, and one of the arrays above at them."""
+        return self.levels[self.counts], getattr(self, read)[:, self.counts]
+
+    def slope(self, read: str = "matched") -> np.ndarray:
+        """Slope [n] per decade of each agent over the levels that count."""
+        return per_decade(*self.counted(read))[:, 0]
+
 
 def crossing(r2: np.ndarray, bar: float = COMPETENT) -> np.ndarray:
     """Checkpoint [n], with fractions, where r2 [n, U] reaches the bar first, linear in R2; NaN where it never does."""
@@ -174,8 +182,7 @@ def slopes(e: Evidence, axis: str, exposure: float, seeds: list[int]) -> np.ndar
     """Slope [n] of rho per decade of capacity at matched competence, from the levels that count."""
     if e.curves is None:
         return np.full(len(seeds), np.nan)
-    found = along(e, outcomes(e), axis, exposure, seeds=seeds)
-    return per_decade(found.levels[found.counts], found.matched[:, found.counts])[:, 0]
+    return along(e, outcomes(e), axis, exposure, seeds=seeds).slope()
 
 
 def agents(e: Evidence, axis: str, exposure: float) -> tuple[list[int], list[int]]:

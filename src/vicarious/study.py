@@ -75,13 +75,14 @@ UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one updat
 class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
-    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of all other cells; past: for how many times
+    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity; past: for how many times
     the updates of convergence heads go on when labels are given (p = 0 and 1, between, and with others withheld);
     base, curve: the world model and the learning curves at which the axes of capacity cross; axes: their levels.
     """
 
     seeds: int
     sweep: int
+    scaled: int
     data: dict
     model: dict
     heads: dict
@@ -100,6 +101,7 @@ PROFILES = {
     "paper": Profile(
         40,
         20,
+        10,
         *[{}] * 8,
         {"ends": 10, "between": 3, "withheld": 1},
         {"width": 256, "state": 128, "latent": 128, "updates": 1000},
@@ -114,6 +116,7 @@ PROFILES = {
     ),
     "quick": Profile(
         3,
+        2,
         2,
         {"episodes": 4096},
         {"updates": 600},
@@ -280,14 +283,12 @@ def scaling(
     """Learning curves at p = 0 and .1 along every axis of capacity, one varied at a time; more: further levels.
 
     All axes cross at the profile's `base` (of which the published reference models are a longer trained kin, shown
-    beside).  Heads on pixels are scaled alike, and who moved is probed in every code, for a quarter of the planned
-    seeds, or all where there are fewer.
+    beside).  Heads on pixels are scaled alike, and who moved is probed in every code, for half of the planned seeds.
     """
     sizes, cells = PROFILES[profile], []
     battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
     axes = {axis: (*levels, *(more or {}).get(axis, ())) for axis, levels in sizes.axes.items()}
-    count = sizes.sweep if seeds is None else seeds
-    for seed in range(count):
+    for seed in range(sizes.scaled if seeds is None else seeds):
 
         def curve(family: str = "recurrent", episodes: int | None = None, head: dict | None = None, seed=seed, **own):
             amount = {**sizes.data, **({"episodes": episodes} if episodes else {})}
@@ -304,7 +305,7 @@ def scaling(
         own += [curve(head=head) for head in heads_]
         data = config.Episodes(seed=seed, **sizes.data)
         own.append(config.Curve(model=config.Model(data=data, **sizes.model), battery=battery, **sizes.curve))
-        if seed < math.ceil(sizes.sweep / 4):
+        if seed < math.ceil(sizes.scaled / 2):
             own += [curve("pixels", head=head) for head in heads_]
             own += [curve("pixels", episodes) for episodes in axes["data"]]
             own += [config.Codes(model=model, battery=battery, **PROBE) for model in models_]
@@ -326,7 +327,8 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     """The cells of all studies, each once; the calibration has at most the sweep's seeds."""
     cells = continuity(profile, seeds)
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
-    cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few), *scaling(profile, few)]
+    cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few)]
+    cells += scaling(profile, few and min(few, PROFILES[profile].scaled))
     return list(dict.fromkeys(cells))
 
 
