@@ -75,9 +75,10 @@ UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one updat
 class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
-    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity; past: for how many times
-    the updates of convergence heads go on when labels are given (p = 0 and 1, between, and with others withheld);
-    base, curve: the world model and the learning curves at which the axes of capacity cross; axes: their levels.
+    seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity.
+    past: for how many times the updates of convergence heads go on when labels are given (p = 0 and 1, between, and
+    with others withheld).  base, curve: the world model and the learning curves at which the axes of capacity cross;
+    axes: their levels.
     """
 
     seeds: int
