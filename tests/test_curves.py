@@ -87,8 +87,15 @@ def grown(speed, effect=lambda width: 0.0, ceiling=lambda width: 1.0, seeds=6, n
             rho = form(r2) + effect(width) + noise * rng.standard_normal(len(r2))
             for mover, s, value in (("self", 1.0, r2), ("other", 0.0, rho), ("other", 0.5, rho), ("other", 1.0, r2)):
                 own = {"update": UPDATES, "mover": mover, "similarity": s, "rho": value, "r2": r2}
-                sizes = {"model_width": width, "latent": 128, "head_width": 128, "head_depth": 2, "episodes": 16384}
-                parts.append(pd.DataFrame(own | sizes).assign(seed=seed, family=f"recurrent/{width}/128/16384"))
+                sizes = {
+                    "model_width": width,
+                    "latent": 128,
+                    "head_width": 128,
+                    "head_depth": 2,
+                    "episodes": 16384,
+                    "model_updates": 1000,
+                }
+                parts.append(pd.DataFrame(own | sizes).assign(seed=seed, family=f"recurrent/{width}/128/16384/1000"))
     table = pd.concat(parts, ignore_index=True).assign(exposure=0.0)
     nothing = pd.DataFrame(columns=["measure", "mover", "similarity", "value", "seed", "family"])
     return Evidence(pd.DataFrame(), pd.DataFrame(), nothing, curves=table)
@@ -133,7 +140,7 @@ def test_too_few_competent_levels_give_no_slope():
 def test_levels_that_cannot_tell_who_moved_are_confusion():
     e = grown(speed=lambda width: 1.0)
     rows = [
-        ("auc", "other", s, 0.7 if w == 16 else 1.0, seed, f"recurrent/{w}/128/16384")
+        ("auc", "other", s, 0.7 if w == 16 else 1.0, seed, f"recurrent/{w}/128/16384/1000")
         for w in WIDTHS
         for s in (0.0, 0.5, 1.0)
         for seed in (0, 1)
@@ -175,8 +182,11 @@ def test_the_study_varies_one_axis_at_a_time():
             c.model.data.episodes != 16384,
             c.width != 128,
             c.depth != 2,
+            c.model.updates != base["updates"],
         ]
         assert sum(apart) <= 1 and c.model.state == (c.model.width // 2)
     for axis, name in scaling.SIZES.items():
         found = {study.agent_columns(c)[name] for c in cells}
-        assert found == set(study.PROFILES["paper"].axes[axis]) and len(found) >= (4 if axis == "head-depth" else 6)
+        assert found == set(study.PROFILES["paper"].axes[axis]) and len(found) >= (
+            4 if axis in ("head-depth", "training") else 6
+        )

@@ -759,6 +759,7 @@ AXES = {
     "head-width": "reward model's width",
     "head-depth": "reward model's layers",
     "data": "episodes",
+    "training": "updates of the world model",
 }
 EXPOSED = {0.0: COLOURS["other"], 0.1: COLOURS["taught"]}
 

@@ -15,7 +15,7 @@ AGENT = ["seed", "family", "exposure", "kappa"]
 KEYS = {  # of curves in similarity
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
     *("set", "half", "update", "side", "withheld", "until"),
-    *("model_width", "latent", "head_width", "head_depth", "episodes"),
+    *("model_width", "latent", "head_width", "head_depth", "episodes", "model_updates"),
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth

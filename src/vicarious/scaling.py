@@ -21,6 +21,7 @@ SIZES = {  # column of each axis of capacity
     "head-width": "head_width",
     "head-depth": "head_depth",
     "data": "episodes",
+    "training": "model_updates",
 }
 AGENT = ["seed", "family", "exposure", *SIZES.values()]
 OUTCOMES = ("reached", "matched", "own", "final", "r2")
@@ -158,7 +159,7 @@ def everyone(rows: pd.DataFrame) -> list[int]:
 def _auc(e: Evidence, agents: pd.DataFrame) -> float:
     """Mean AUC of who moved over world models of one size."""
     one, probed = agents.iloc[0], sorted(e.measures.seed.unique())
-    family = f"{SWEPT}/{one.model_width}/{one.latent}/{one.episodes}"
+    family = f"{SWEPT}/{one.model_width}/{one.latent}/{one.episodes}/{one.model_updates}"
     found = e.measure("auc", probed, family)
     return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 

@@ -113,6 +113,7 @@ PROFILES = {
             "head-width": (8, 16, 32, 64, 128, 256, 512),
             "head-depth": (1, 2, 3, 4),
             "data": (512, 1024, 2048, 4096, 8192, 16384),
+            "training": (250, 500, 1000, 2000),
         },
     ),
     "quick": Profile(
@@ -136,6 +137,7 @@ PROFILES = {
             "head-width": (32, 128),
             "head-depth": (1, 2),
             "data": (1024, 4096),
+            "training": (100, 300),
         },
     ),
 }
@@ -302,6 +304,7 @@ def scaling(
         own = [curve(latent=latent) for latent in axes["latent"]]
         own += [curve(width=width, state=width // 2) for width in axes["model-width"]]
         own += [curve(episodes=episodes) for episodes in axes["data"]]
+        own += [curve(updates=updates) for updates in axes["training"]]
         models_ = list(dict.fromkeys(cell.model for cell in own))
         own += [curve(head=head) for head in heads_]
         data = config.Episodes(seed=seed, **sizes.data)
@@ -832,12 +835,13 @@ def agent_columns(cell: config.Stage) -> dict:
     own = {"exposure": getattr(cell, "exposure", head.exposure), "kappa": head.kappa} if head else {}
     family = "solitary" if model.data.world.solitary else model.family
     family += f"@{model.stop}" if model.stop else ""
-    family += f"/{model.width}/{model.latent}/{model.data.episodes}" if model.state else ""
+    sizes = {"model_width": model.width, "latent": model.latent, "episodes": model.data.episodes}
+    sizes |= {"model_updates": model.updates}
+    family += "".join(f"/{n}" for n in sizes.values()) if model.state else ""
     if head and head.lessons != "own":
         family = head.lessons
     if isinstance(cell, config.Curve):
-        own = {"model_width": model.width, "latent": model.latent, "episodes": model.data.episodes}
-        own |= {"head_width": cell.width, "head_depth": cell.depth}
+        own = {**sizes, "head_width": cell.width, "head_depth": cell.depth}
     return {"seed": model.data.seed, "family": family, **own}
 
 
