@@ -172,6 +172,28 @@ def test_extrapolations_are_wider_the_farther_and_the_freer_and_cover_the_truth(
     assert np.mean(covered) > 0.88
 
 
+@pytest.mark.parametrize("effect", [0.0, -0.1])
+def test_what_only_the_quality_of_a_world_model_explains_is_told_from_capacity(effect):
+    """Agents whose rho falls as their world model gets better, and, in the second study, with its width as well."""
+    rows, losses = [], []
+    for seed in range(3):
+        for axis, level in [("model_width", w) for w in WIDTHS] + [("model_updates", u) for u in (250, 500, 2000)]:
+            sizes = {"model_width": 128, "latent": 128, "episodes": 16384, "model_updates": 1000} | {axis: level}
+            width, updates = sizes["model_width"], sizes["model_updates"]
+            loss = 3 * (width / 128) ** -0.3 * (updates / 1000) ** -0.6 * (1 + 0.01 * seed)
+            agent = {"seed": seed, "exposure": 0.0, "head_width": 128, "head_depth": 2, **sizes}
+            rho = 0.3 + 0.4 * np.log(loss) + effect * np.log10(width)
+            rows.append(agent | {"family": "recurrent", "reached": 1.0, "matched": rho, "own": 1, "final": 0, "r2": 1})
+            losses.append({"seed": seed, "family": f"recurrent/{width}", **sizes, "loss": loss})
+    table = pd.DataFrame(rows)
+    expected = scaling.by_training(table, pd.DataFrame(losses), "model-width", 0.0, [0, 1, 2])
+    matched = scaling.selected(table, "model-width", 0.0).pivot(index="seed", columns="level", values="matched")
+    there = np.isfinite(expected)
+    assert there.sum(1).min() >= 4 and (matched.to_numpy()[:, 0] > matched.to_numpy()[:, -1] + 0.1).all()
+    beyond = np.where(there, matched.to_numpy() - expected, np.nan)
+    assert np.allclose(scaling.per_decade(np.array(WIDTHS), beyond)[:, 0], effect, atol=1e-6)
+
+
 def test_the_study_varies_one_axis_at_a_time():
     cells = [c for c in study.scaling(seeds=1) if isinstance(c, config.Curve) and c.model.state]
     base = study.PROFILES["paper"].base

@@ -195,6 +195,24 @@ def agents(e: Evidence, axis: str, exposure: float) -> tuple[list[int], list[int
     return [s for s, ok in zip(seeds, has, strict=True) if ok], [s for s, ok in zip(seeds, has, strict=True) if not ok]
 
 
+def by_training(table: pd.DataFrame, losses: pd.DataFrame, axis: str, exposure: float, seeds: list[int]) -> np.ndarray:
+    """Matched rho [n, L] that agents along an axis would have if only how well they know the world were different.
+
+    It is read off agents of the size at which the axes cross who learnt the world for longer or shorter, linear in the
+    logarithm of the world model's loss (`study.losses`); NaN beyond the longest and the shortest.
+    """
+    sizes = [c for c in losses if c in SIZES.values() and not c.startswith("head")]
+    known = named(losses)[["seed", "family", *sizes, "loss"]]
+    ours, trained = (selected(table, name, exposure).merge(known, how="left") for name in (axis, "training"))
+    loss = ours.pivot(index="seed", columns="level", values="loss").reindex(seeds).to_numpy()
+    expected = np.full(loss.shape, np.nan)
+    for i, seed in enumerate(seeds):
+        line = trained[trained.seed == seed].dropna(subset="matched").sort_values("loss")
+        if len(line) > 1:
+            expected[i] = np.interp(np.log(loss[i]), np.log(line.loss), line.matched, left=np.nan, right=np.nan)
+    return expected
+
+
 def mixed(levels: np.ndarray, y: np.ndarray) -> stats.Interval:
     """The slope per decade of a mixed model fitted to all agents' levels at once, y [n, L]."""
     x, who = np.broadcast_to(np.log10(levels), y.shape), np.broadcast_to(np.arange(len(y))[:, None], y.shape)

@@ -855,6 +855,17 @@ def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame | 
     return pd.concat(parts, ignore_index=True) if parts else None
 
 
+def losses(cells: list[config.Stage], store: Store) -> pd.DataFrame:
+    """What every trained world model of these cells gets wrong: `agent_columns`, and `loss`, all held-out ones summed."""
+    rows = []
+    for cell in {c.model: c for c in cells if isinstance(c, config.Curve)}.values():
+        if models.FAMILIES[cell.model.family].trained:
+            measures = store.read(cell.model.address).tables["measures"]
+            loss = measures[measures.measure.str.endswith("_loss")].value.sum()
+            rows.append({**agent_columns(cell), "loss": loss})
+    return pd.DataFrame(rows)
+
+
 def at_hand(cells: list[config.Stage], store: Store) -> list[config.Stage]:
     """The cells of those seeds that are complete, with the battery; nothing where there is no battery."""
     by_seed: dict[int, list[config.Stage]] = {}
