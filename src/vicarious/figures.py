@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import calibration, development, scaling, stats
+from . import calibration, development, metrics, scaling, stats
 from .evidence import Evidence
 from .world import State
 
@@ -878,4 +878,37 @@ def extrapolation(
         ax.set(xscale="log", ylim=(-1.05, 1.3), xlabel=AXES[axis])
     panels[0, 0].set_ylabel("rho where own R2 = .9")
     panels[0, -1].legend(fontsize=8, loc="lower left")
+    return fig
+
+
+def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) -> Figure:
+    """Matched rho against what the world model still gets wrong, along three ways of getting less of it wrong.
+
+    table: from `scaling.outcomes`; losses: from `study.losses`.  Means and intervals over agents, a dot a level.
+    """
+    known = scaling.named(losses)
+    keys = [c for c in losses if c in ("seed", "family", *scaling.SIZES.values()) and not c.startswith("head")]
+    fig, ax = plt.subplots(figsize=(6.6, 4.3))
+    ways = {"training": ("0.25", "s--"), "model-width": (COLOURS["other"], "o-"), "latent": (COLOURS["self"], "^-")}
+    for axis, (colour, mark) in ways.items():
+        rows = scaling.selected(table, axis, exposure).merge(known[[*keys, "loss"]], how="left")
+        wide = rows.groupby("level").filter(lambda t: t.matched.notna().mean() >= metrics.PASSING).groupby("level")
+        x = wide.loss.mean()
+        found = [stats.interval(own.matched.dropna().to_numpy(), resamples=999) for _, own in wide]
+        y = np.array([i.estimate for i in found])
+        error = np.abs(np.array([(i.low, i.high) for i in found]).T - y)
+        ax.errorbar(x, y, error, fmt=mark, color=colour, ms=5, lw=1.2, elinewidth=0.8, label=AXES[axis])
+        for level, at, up in zip(x.index, x, y, strict=True):
+            ax.annotate(f"{level:,}", (at, up), textcoords="offset points", xytext=(5, 5), fontsize=7, color=colour)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.set(
+        xscale="log",
+        xlabel="held-out loss of the world model (less of it to the right)",
+        ylabel="rho where own R2 = .9",
+    )
+    ticks = [1, 1.5, 2, 3, 4, 6]
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    ax.invert_xaxis()
+    ax.legend(fontsize=9)
     return fig

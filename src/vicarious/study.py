@@ -856,7 +856,7 @@ def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame | 
 
 
 def losses(cells: list[config.Stage], store: Store) -> pd.DataFrame:
-    """What every trained world model of these cells gets wrong: `agent_columns`, and `loss`, all held-out ones summed."""
+    """How well the world models of these cells know the world: `agent_columns`, and `loss`, held-out ones summed."""
     rows = []
     for cell in {c.model: c for c in cells if isinstance(c, config.Curve)}.values():
         if models.FAMILIES[cell.model.family].trained:
