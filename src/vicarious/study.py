@@ -533,14 +533,19 @@ def train_heads(agents: list[Agent], cfgs: list[config.Heads], done: Callable[[]
         done()
 
 
+def _populations(one: Agent, cells: list[config.Stage], alike: Callable[[config.Stage], str]) -> list[list]:
+    """The cells that are missing, as they train together: those of one shape on CUDA, each by itself on a CPU."""
+    alone, groups = not population.stacks(torch.device(one.device)), {}
+    for cell in cells:
+        if not one.store.has(cell.address):
+            groups.setdefault(cell.address if alone else alike(cell), []).append(cell)
+    return list(groups.values())
+
+
 def train_joints(agents: list[Agent], cells: list[config.Joint], done: Callable[[], None] = lambda: None) -> None:
     """Train, watch and store the agents that learn everything together and are missing."""
-    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
-    for cell in cells:
-        if not store.has(cell.address):
-            alone = not population.stacks(torch.device(agents[0].device))
-            groups.setdefault(cell.address if alone else config.digest(cell.own()), []).append(cell)
-    for group in groups.values():
+    store, of = agents[0].store, {agent.cfg: agent for agent in agents}
+    for group in _populations(agents[0], cells, lambda cell: config.digest(cell.own())):
         start, own = time.perf_counter(), [of[cell.model] for cell in group]
         data, (scenes, value) = [agent.episodes for agent in own], own[0].scenes(group[0].battery)
         at = monitor.checkpoints(group[0].model.updates, group[0].checkpoints)
@@ -558,15 +563,12 @@ def train_joints(agents: list[Agent], cells: list[config.Joint], done: Callable[
 
 def train_curves(agents: list[Agent], cells: list[config.Curve], done: Callable[[], None] = lambda: None) -> None:
     """Train, watch and store reward models whose learning curves are missing: on CUDA those of one shape at once."""
-    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
-    for cell in cells:
-        if not store.has(cell.address):
-            alone = not population.stacks(torch.device(agents[0].device))
-            groups.setdefault(cell.address if alone else curves.alike(cell), []).append(cell)
-    used = {cell.model: of[cell.model] for group in groups.values() for cell in group}
+    store, of = agents[0].store, {agent.cfg: agent for agent in agents}
+    groups = _populations(agents[0], cells, curves.alike)
+    used = {cell.model: of[cell.model] for group in groups for cell in group}
     latents = {model: agent.latents() for model, agent in used.items()}
     tests = {model: agent.test() for model, agent in used.items()}
-    for group in groups.values():
+    for group in groups:
         start, own = time.perf_counter(), [of[cell.model] for cell in group]
         inputs = zip(*(latents[agent.cfg] for agent in own), strict=True)
         shown = [agent.shown(cell.battery) for agent, cell in zip(own, group, strict=True)]
@@ -582,14 +584,11 @@ def train_extinctions(
     agents: list[Agent], cells: list[config.Extinction], done: Callable[[], None] = lambda: None
 ) -> None:
     """Train and store what is missing of extinction: on CUDA those of one length as one population."""
-    store, of, groups = agents[0].store, {agent.cfg: agent for agent in agents}, {}
-    for cell in cells:
-        if not store.has(cell.address):
-            alone = not population.stacks(torch.device(agents[0].device))
-            groups.setdefault(cell.address if alone else extinction.alike(cell), []).append(cell)
-    used = {cell.heads.model: of[cell.heads.model] for group in groups.values() for cell in group}
+    store, of = agents[0].store, {agent.cfg: agent for agent in agents}
+    groups = _populations(agents[0], cells, extinction.alike)
+    used = {cell.heads.model: of[cell.heads.model] for group in groups for cell in group}
     latents = {model: agent.latents() for model, agent in used.items()}
-    for group in groups.values():
+    for group in groups:
         start, own = time.perf_counter(), [of[cell.heads.model] for cell in group]
         inputs = zip(*(latents[agent.cfg] for agent in own), strict=True)
         begin = [agent.heads(cell.heads) for agent, cell in zip(own, group, strict=True)]
