@@ -67,7 +67,6 @@ SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged head
 STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
-PROBE = {"fit_scenes": 2048, "updates": 300, "permutations": 0}  # of who moved, in codes of every capacity
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
@@ -312,7 +311,9 @@ def scaling(
         if seed < math.ceil(sizes.scaled / 2):
             own += [curve("pixels", head=head) for head in heads_]
             own += [curve("pixels", episodes) for episodes in axes["data"]]
-            own += [config.Codes(model=model, battery=battery, **PROBE) for model in models_]
+            own += [
+                config.Codes(model=model, battery=battery, **{**sizes.codes, "permutations": 0}) for model in models_
+            ]
         cells += own
     return [battery, *dict.fromkeys(cells)]
 
