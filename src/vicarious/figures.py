@@ -858,22 +858,22 @@ def paths(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> F
 
 
 def extrapolation(
-    evidence: Evidence, table: pd.DataFrame, axes: tuple[str, ...], times: float, exposure: float = 0.0
+    evidence: Evidence, table: pd.DataFrame, axes: tuple[str, ...], times: dict[str, float], exposure: float = 0.0
 ) -> Figure:
-    """Matched rho at the levels that count, and what straight lines and parabolas over them say of larger ones."""
+    """Matched rho at the levels that count, and what lines and parabolas say up to so many `times` the largest."""
     fig, panels = _panels(len(axes), sharey=True)
     for ax, axis in zip(panels[0], axes, strict=True):
         found = scaling.along(evidence, table, axis, exposure)
         levels, y = found.counted()
         if len(levels) < scaling.LEVELS:
             continue
-        x = np.geomspace(levels[0], levels[-1] * times, 25)
+        x = np.geomspace(levels[0], levels[-1] * times[axis], 25)
         for degree, name, colour in ((2, "parabola", COLOURS["pixels"]), (1, "line", COLOURS["other"])):
             said = scaling.extrapolated(levels, y, x, degree)
             ax.fill_between(x, [i.low for i in said], [i.high for i in said], color=colour, alpha=0.2, lw=0)
             ax.plot(x, [i.estimate for i in said], color=colour, lw=1.2, label=name)
         ax.plot(levels, np.nanmean(y, 0), "o", ms=4, color=COLOURS["other"], label="agents' mean")
-        ax.axvline(levels[-1] * times, color="0.7", lw=0.8, ls=":")
+        ax.axvline(levels[-1] * times[axis], color="0.7", lw=0.8, ls=":")
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set(xscale="log", ylim=(-1.05, 1.3), xlabel=AXES[axis])
     panels[0, 0].set_ylabel("rho where own R2 = .9")
