@@ -213,12 +213,15 @@ def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     y, x, group = (np.asarray(a) for a in (y, x, group))
-    n, design = len(np.unique(group)), np.column_stack([np.ones(len(x)), x])
+    n, design = len(np.unique(group)), np.column_stack([np.ones(len(x)), x - np.mean(x)])  # far from 0 it is singular
     if n < 2 or not np.isfinite(y).all():
         return NOTHING
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance at its boundary of zero is an answer, not a failure
-        fit = MixedLM(y, design, group, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
+        try:
+            fit = MixedLM(y, design, group, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
+        except np.linalg.LinAlgError:
+            return NOTHING
     if not fit.converged:
         return NOTHING
     half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * fit.bse_fe[1]
