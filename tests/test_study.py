@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import calibration, chapters, config, development, models, study
+from vicarious import calibration, chapters, config, development, models, scaling, study
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -156,6 +156,7 @@ def tiny(monkeypatch):
     sizes = study.Profile(
         1,
         1,
+        1,
         {"episodes": 128, "frames": 8},
         {"latent": 8, "width": 16, "updates": 5},
         {"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},
@@ -165,6 +166,10 @@ def tiny(monkeypatch):
         {"studies": 10, "agents": (10,), "resamples": 99},
         {"studies": 10, "curves": 4},
         {"ends": 2, "between": 1, "withheld": 1},
+        {"latent": 8, "width": 16, "state": 8, "updates": 5},
+        {"width": 8, "updates": 6, "batch": 16, "checkpoints": 4},
+        {"latent": (4, 8), "model-width": (8, 16), "head-width": (4, 8), "head-depth": (1, 2), "data": (64, 128)}
+        | {"training": (3, 5)},
     )
     monkeypatch.setitem(study.PROFILES, "tiny", sizes)
 
@@ -209,6 +214,26 @@ def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny,
     manifests = [store.read(c.address).manifest for c in cells if c.stage == "extinction"]
     assert {m["split"]["withheld"] for m in manifests} == {"nothing", *study.WITHHELD}
     assert all(m["split"]["withheld_contacts"] > 0 for m in manifests if m["split"]["withheld"] != "nothing")
+
+
+def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
+    cells = study.scaling("tiny", more={"latent": (6,)})
+    kinds = pd.Series([c.stage for c in cells]).value_counts()
+    assert kinds.to_dict() == {"curve": 1 + 2 + 1 + 1 + 1 + 2 + 1 + 4, "codes": 6, "battery": 1}
+    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert study.fill(cells, store, workers=0, device="cpu") == 0
+    found = chapters.evidence(cells, store)
+    table = scaling.outcomes(found, bar=-9.0)
+    assert scaling.base(table) == {
+        "model_width": 16, "latent": 8, "head_width": 8, "head_depth": 2, "episodes": 128, "model_updates": 5,
+    }  # fmt: skip
+    assert list(scaling.along(found, table, "latent", 0.1).levels) == [4, 6, 8]
+    for axis in ("head-width", "head-depth", "data"):
+        one = scaling.along(found, table, axis, 0.0, "pixels")
+        assert len(one.levels) == 2 and np.isfinite(one.final).all() and np.isnan(one.auc).all()
+    assert np.isfinite(scaling.along(found, table, "training", 0.0).auc).all()
+    losses = study.losses(cells, store)
+    assert len(losses) == 7 and losses.loss.notna().all(), "the models of six sizes, and one as others are trained"
 
 
 def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):

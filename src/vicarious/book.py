@@ -159,7 +159,10 @@ def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.P
     at_hand = store.Store()
     for key in given:
         if not any(key in fields for fields in have.values()):
-            chapters.validate(names[0] if len(names) == 1 else max(have, key=lambda n: len(have[n])), {key: given[key]})
+            chapters.validate(
+                names[0] if len(names) == 1 else max(have, key=lambda n: chapters.nearness(key, have[n])),
+                {key: given[key]},
+            )
     return {
         name: chapters.with_default_seeds(name, {k: v for k, v in given.items() if k in have[name]}, at_hand)
         for name in names

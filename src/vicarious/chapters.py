@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from typing import ClassVar, Literal
 
@@ -230,6 +231,11 @@ def describe(model: type[Parameters], name: str) -> str:
     kind = " or ".join(schema["enum"]) if "enum" in schema else schema["type"]
     bounds = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     return ", ".join([" ".join([kind, *bounds]), f"default {schema['default']}"])
+
+
+def nearness(name: str, known: Iterable[str]) -> float:
+    """How like the nearest of the known names this one is, from 0 to 1."""
+    return max((difflib.SequenceMatcher(None, name, k).ratio() for k in known), default=0.0)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

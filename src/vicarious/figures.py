@@ -764,8 +764,11 @@ AXES = {
 EXPOSED = {0.0: COLOURS["other"], 0.1: COLOURS["taught"]}
 
 
-def _panels(columns: int, rows: int = 1, **how) -> tuple[Figure, np.ndarray]:
-    return plt.subplots(rows, columns, figsize=(2.75 * columns + 0.5, 2.9 * rows + 0.5), squeeze=False, **how)
+def _panels(count: int, columns: int = 2, **how) -> tuple[Figure, np.ndarray]:
+    """So many panels, two a row, and the flat array of them."""
+    rows = -(-count // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.9 * rows + 0.4), squeeze=False, **how)
+    return fig, axes.flat
 
 
 def _capacity(ax: Axes, levels: np.ndarray, axis: str) -> None:
@@ -782,7 +785,7 @@ def learning_curves(evidence: Evidence, axes: tuple[str, ...], exposure: float =
     agents, updates, found = scaling.over_training(evidence)
     table = agents.to_frame(index=False).assign(row=np.arange(len(agents)))
     fig, panels = _panels(len(axes), sharey=True)
-    for ax, axis in zip(panels[0], axes, strict=True):
+    for ax, axis in zip(panels, axes, strict=True):
         rows = scaling.selected(table, axis, exposure)
         levels = np.sort(rows["level"].unique())
         for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
@@ -791,34 +794,31 @@ def learning_curves(evidence: Evidence, axes: tuple[str, ...], exposure: float =
         ax.axhline(scaling.COMPETENT, color="0.5", ls="--", lw=0.9)
         ax.set(xscale="log", ylim=(-0.05, 1.02), xlabel="updates", title=AXES[axis])
         ax.legend(fontsize=7, title_fontsize=8, handlelength=1.2, loc="lower right")
-    panels[0, 0].set_ylabel("own-reward R2, test episodes")
+    fig.supylabel("own-reward R2, test episodes", fontsize=11)
     return fig
 
 
 def capacity(evidence: Evidence, table: pd.DataFrame, axes: tuple[str, ...]) -> Figure:
-    """rho against capacity: where own R2 = .9 above, at the end of training below; hollow where a level does not count.
+    """rho against capacity, a row an axis: where own R2 = .9, and at the end; hollow where a level does not count.
 
     table: from `scaling.outcomes`.  Lines are means over agents with 95% intervals, both exposures; pixels grey.
     """
-    fig, panels = _panels(len(axes), 2, sharex="col", sharey="row")
-    for column, axis in zip(panels.T, axes, strict=True):
-        for p, colour in EXPOSED.items():
-            found = scaling.along(evidence, table, axis, p)
-            for ax, read in zip(column, ("matched", "final"), strict=True):
-                y = getattr(found, read)
-                _dots(ax, found.levels, y, found.counts, colour, f"world model, p = {p:g}")
-        grey = scaling.selected(table, axis, 0.0, "pixels")
-        if axis not in ("model-width", "latent") and len(grey):
-            found = scaling.along(evidence, table, axis, 0.0, "pixels")
-            for ax, read in zip(column, ("matched", "final"), strict=True):
-                _dots(ax, found.levels, getattr(found, read), found.counts, COLOURS["pixels"], "pixels, p = 0", "--")
-        for ax in column:
+    fig, panels = _panels(2 * len(axes), sharey="col")
+    for row, axis in zip(np.reshape(list(panels), (-1, 2)), axes, strict=True):
+        shown = [(scaling.SWEPT, p, colour, "world model", "-") for p, colour in EXPOSED.items()]
+        if axis not in ("model-width", "latent") and len(scaling.selected(table, axis, 0.0, "pixels")):
+            shown.append(("pixels", 0.0, COLOURS["pixels"], "pixels", "--"))
+        for family, p, colour, name, line in shown:
+            found = scaling.along(evidence, table, axis, p, family)
+            for ax, read in zip(row, ("matched", "final"), strict=True):
+                _dots(ax, found.levels, getattr(found, read), found.counts, colour, f"{name}, p = {p:g}", line)
+                _capacity(ax, found.levels, axis)
+        for ax in row:
             ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-        _capacity(column[1], scaling.along(evidence, table, axis, 0.0).levels, axis)
-    panels[0, 0].set_ylabel("rho where own R2 = .9")
-    panels[1, 0].set_ylabel("rho at the end of training")
-    handles, labels = panels[0, -1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    panels[0].set_title("where own R2 = .9")
+    panels[1].set_title("at the end of training")
+    fig.supylabel("rho", fontsize=11)
+    fig.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return fig
 
 
@@ -840,7 +840,7 @@ def paths(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> F
     agents, _, found = scaling.over_training(evidence)
     table = agents.to_frame(index=False).assign(row=np.arange(len(agents)))
     grid, (fig, panels) = np.linspace(0.02, 0.995, 60), _panels(len(axes), sharey=True)
-    for ax, axis in zip(panels[0], axes, strict=True):
+    for ax, axis in zip(panels, axes, strict=True):
         rows = scaling.selected(table, axis, exposure)
         levels = np.sort(rows["level"].unique())
         for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
@@ -853,7 +853,7 @@ def paths(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> F
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set(xlim=(0, 1), xlabel="own-reward R2", title=AXES[axis])
         ax.legend(fontsize=7, handlelength=1.2, loc="upper left")
-    panels[0, 0].set_ylabel("rho")
+    fig.supylabel("rho", fontsize=11)
     return fig
 
 
@@ -862,7 +862,7 @@ def extrapolation(
 ) -> Figure:
     """Matched rho at the levels that count, and what lines and parabolas say up to so many `times` the largest."""
     fig, panels = _panels(len(axes), sharey=True)
-    for ax, axis in zip(panels[0], axes, strict=True):
+    for ax, axis in zip(panels, axes, strict=True):
         found = scaling.along(evidence, table, axis, exposure)
         levels, y = found.counted()
         if len(levels) < scaling.LEVELS:
@@ -876,8 +876,8 @@ def extrapolation(
         ax.axvline(levels[-1] * times[axis], color="0.7", lw=0.8, ls=":")
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set(xscale="log", ylim=(-1.05, 1.3), xlabel=AXES[axis])
-    panels[0, 0].set_ylabel("rho where own R2 = .9")
-    panels[0, -1].legend(fontsize=8, loc="lower left")
+    fig.supylabel("rho where own R2 = .9", fontsize=11)
+    panels[-1].legend(fontsize=8, loc="lower left")
     return fig
 
 
@@ -898,7 +898,10 @@ def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) ->
         y = np.array([i.estimate for i in found])
         error = np.abs(np.array([(i.low, i.high) for i in found]).T - y)
         ax.errorbar(x, y, error, fmt=mark, color=colour, ms=5, lw=1.2, elinewidth=0.8, label=AXES[axis])
+        crossing = scaling.base(table)[scaling.SIZES[axis]] if axis != "training" else None
         for level, at, up in zip(x.index, x, y, strict=True):
+            if level == crossing:  # all three ways cross there
+                continue
             ax.annotate(f"{level:,}", (at, up), textcoords="offset points", xytext=(5, 5), fontsize=7, color=colour)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set(
