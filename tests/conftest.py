@@ -13,6 +13,14 @@ def one_thread():
         yield
 
 
+@pytest.fixture(scope="module")
+def exact():
+    """The precision that every machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VICARIOUS_PRECISION", "fp32")
+        yield
+
+
 def tiny_battery() -> config.Battery:
     return config.Battery(scenes=8, rollouts=4, levels=3)
 

@@ -14,11 +14,7 @@ CELL = config.Curve(model=MODEL, battery=tiny_battery(), width=8, updates=24, ba
 DATA = episodes.collect(MODEL.data)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def exact():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VICARIOUS_PRECISION", "fp32")
-        yield
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,7 @@ DATA = episodes.collect(MODEL.data)
 CUT = models.split(len(DATA))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def exact():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VICARIOUS_PRECISION", "fp32")
-        yield
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 @pytest.fixture(scope="module")

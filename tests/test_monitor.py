@@ -12,9 +12,7 @@ MODEL = config.Model(data=config.Episodes(seed=921, episodes=128, frames=8), lat
 JOINT = config.Joint(model=MODEL, battery=tiny_battery(), checkpoints=5, width=8)
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 def watched(cfg=JOINT, stacked=False):

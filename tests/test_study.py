@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import calibration, chapters, config, development, models, scaling, study
+from vicarious import calibration, chapters, config, costs, development, models, scaling, study
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -234,6 +234,16 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
     assert np.isfinite(scaling.along(found, table, "training", 0.0).auc).all()
     losses = study.losses(cells, store)
     assert len(losses) == 7 and losses.loss.notna().all(), "the models of six sizes, and one as others are trained"
+    sizes = {c.model: models.parameters(c.model) for c in cells if c.stage == "curve"}
+    assert {n for model, n in sizes.items() if model.family == "pixels"} == {0}
+    price = costs.larger(cells, store, times=(1, 10))
+    largest = max(sizes, key=sizes.get)
+    assert price.parameters.tolist() == [sizes[largest], 10 * sizes[largest]]
+    assert price.core_hours[0] == pytest.approx(store.read(largest.address).manifest["seconds"] / 3600)
+    assert price.core_hours[1] == pytest.approx(10 * price.core_hours[0])
+    assert price.scaled_hours[1] == pytest.approx(100 * price.scaled_hours[0])
+    frames = largest.updates * largest.batch * largest.data.frames
+    assert price.operations[0] == pytest.approx(6 * sizes[largest] * frames), "Kaplan et al.: 6 N D"
 
 
 def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):

@@ -58,12 +58,9 @@ def first_reached(updates: np.ndarray, rho: np.ndarray, share: float = HALF) -> 
 
 
 def _place(y: np.ndarray, bar: float) -> float:
-    """Index, with fractions, at which y first rises to the bar; its length where it never does."""
-    above = np.flatnonzero(y >= bar)
-    if not len(above):
-        return float(len(y))
-    i = int(above[0])
-    return float(i) if i == 0 else i - (y[i] - bar) / (y[i] - y[i - 1])
+    """Index, with fractions, at which y [U] first rises to the bar; its length where it never does."""
+    place = float(stats.crossing(y[None], bar)[0])
+    return place if np.isfinite(place) else float(len(y))
 
 
 def _at(x: np.ndarray, place: float) -> float:

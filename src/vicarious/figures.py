@@ -845,7 +845,7 @@ def paths(evidence: Evidence, axes: tuple[str, ...], exposure: float = 0.0) -> F
         levels = np.sort(rows["level"].unique())
         for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
             own = rows[rows["level"] == level].row
-            at = [scaling.interpolated(found["rho"][own], scaling.crossing(found["r2"][own], bar)) for bar in grid]
+            at = [scaling.interpolated(found["rho"][own], stats.crossing(found["r2"][own], bar)) for bar in grid]
             most = np.array([np.isfinite(x).mean() > 0.5 for x in at])
             middle = np.array([np.nanmedian(x) if some else np.nan for x, some in zip(at, most, strict=True)])
             ax.plot(grid, middle, color=colour, label=f"{level:,}")

@@ -66,16 +66,6 @@ class Axis:
         return per_decade(*self.counted(read))[:, 0]
 
 
-def crossing(r2: np.ndarray, bar: float = COMPETENT) -> np.ndarray:
-    """Checkpoint [n], with fractions, where r2 [n, U] reaches the bar first, linear in R2; NaN where it never does."""
-    above = r2 >= bar
-    i = above.argmax(1)
-    last, now = (np.take_along_axis(r2, at[:, None], 1)[:, 0] for at in ((i - 1).clip(0), i))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        place = np.where(i > 0, i - (now - bar) / (now - last), 0.0)
-    return np.where(above.any(1), place, np.nan)
-
-
 def interpolated(y: np.ndarray, place: np.ndarray) -> np.ndarray:
     """y [n, U] at checkpoints with fractions [n]; NaN where there is none."""
     there = np.where(np.isfinite(place), place, 0.0)
@@ -99,7 +89,7 @@ def over_training(e: Evidence, s: float | None = None) -> tuple[pd.MultiIndex, n
 def outcomes(e: Evidence, s: float | None = None, bar: float = COMPETENT) -> pd.DataFrame:
     """One row per agent, of the columns `AGENT`: reached, matched, own, final and r2 as in `Axis`."""
     agents, updates, found = over_training(e, s)
-    place = crossing(found["r2"], bar)
+    place = stats.crossing(found["r2"], bar)
     read = {
         "reached": interpolated(np.broadcast_to(updates, found["r2"].shape), place),
         "matched": interpolated(found["rho"], place),
@@ -190,8 +180,9 @@ def agents(e: Evidence, axis: str, exposure: float) -> tuple[list[int], list[int
     """Seeds whose slope can be read, and those with too few competent levels."""
     if e.curves is None:
         return [], []
-    seeds = everyone(selected(outcomes(e), axis, exposure))
-    has = np.isfinite(slopes(e, axis, exposure, seeds))
+    table = outcomes(e)
+    seeds = everyone(selected(table, axis, exposure))
+    has = np.isfinite(along(e, table, axis, exposure, seeds=seeds).slope())
     return [s for s, ok in zip(seeds, has, strict=True) if ok], [s for s, ok in zip(seeds, has, strict=True) if not ok]
 
 

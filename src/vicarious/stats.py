@@ -228,6 +228,16 @@ def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
     return Interval(float(fit.fe_params[1]), float(fit.fe_params[1] - half), float(fit.fe_params[1] + half), n)
 
 
+def crossing(y: np.ndarray, bar: float) -> np.ndarray:
+    """Index [n], with fractions, where y [n, U] reaches the bar first, linear between two; NaN where it never does."""
+    above = y >= bar
+    i = above.argmax(1)
+    last, now = (np.take_along_axis(y, at[:, None], 1)[:, 0] for at in ((i - 1).clip(0), i))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.where(i > 0, i - (now - bar) / (now - last), 0.0)
+    return np.where(above.any(1), place, np.nan)
+
+
 def prediction_interval(effects: np.ndarray, variances: np.ndarray) -> Interval:
     """Where the effect of one more family lies, from those of n families and their sampling variances.
 

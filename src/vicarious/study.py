@@ -254,6 +254,11 @@ def switched(profile: str = "paper", seeds: int | None = None, rate: float | Non
     return cells
 
 
+def _shown_while_learning(sizes: Profile) -> config.Battery:
+    """Fewer looks and scenes than those of the reference study, as they are shown again and again."""
+    return config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
+
+
 def development(
     profile: str = "paper", seeds: int | None = None, exposures: tuple[float, ...] | None = None
 ) -> list[config.Stage]:
@@ -262,7 +267,7 @@ def development(
     Controls, whose codes are the same all along, have a quarter of the seeds; of as many, codes are read on the way.
     """
     sizes = PROFILES[profile]
-    battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
+    battery = _shown_while_learning(sizes)
     cells: list[config.Stage] = [battery]
     count = sizes.sweep if seeds is None else seeds
     for seed in range(count):
@@ -288,7 +293,7 @@ def scaling(
     beside).  Heads on pixels are scaled alike, and who moved is probed in every code, for half of the planned seeds.
     """
     sizes, cells = PROFILES[profile], []
-    battery = config.Battery(**{**sizes.battery, "levels": 7, "scenes": min(128, sizes.battery.get("scenes", 128))})
+    battery = _shown_while_learning(sizes)
     axes = {axis: (*levels, *(more or {}).get(axis, ())) for axis, levels in sizes.axes.items()}
     for seed in range(sizes.scaled if seeds is None else seeds):
 
