@@ -116,16 +116,18 @@ def larger(
 ) -> pd.DataFrame:
     """What world models many times larger than the largest published one would cost, each by the rate of that one.
 
-    Training a parameter on a frame takes about 6 floating-point operations (Kaplan et al. 2020).  Columns: parameters;
-    operations and hours on one core on the same data, and with frames in proportion (Hoffmann et al. 2022); hours of
-    the latter on an accelerator that sustains `rate` operations a second.
+    That rate is the median over agents, for as many frames as any of them learnt from.  Training a parameter on a frame
+    takes about 6 floating-point operations (Kaplan et al. 2020).  Columns: parameters; operations and hours on one core
+    on the same data, and with frames in proportion (Hoffmann et al. 2022); hours of the latter on an accelerator that
+    sustains `rate` operations a second.
     """
     trained = {c.model for c in cells if isinstance(c, config.Curve) and models.FAMILIES[c.model.family].trained}
     size = {model: models.parameters(model) for model in trained}
     most = max(size.values())
     largest = [model for model in trained if size[model] == most]
-    seconds = pd.Series([store.read(model.address).manifest["seconds"] for model in largest]).median()
-    frames = largest[0].updates * largest[0].batch * largest[0].data.frames
+    frames = max(map(_frames, largest))
+    each = [store.read(model.address).manifest["seconds"] / _frames(model) for model in largest]
+    seconds = pd.Series(each).median() * frames
     rows = []
     for k in times:
         same, scaled = (6.0 * most * k * frames * amount for amount in (1, k))
@@ -133,6 +135,11 @@ def larger(
         rows.append((k, most * k, same, hours[0], scaled, hours[1], scaled / rate / 3600))
     columns = ["times", "parameters", "operations", "core_hours", "scaled_operations", "scaled_hours", "gpu_hours"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _frames(model: config.Model) -> int:
+    """That a world model learns from, repeats counted."""
+    return model.updates * model.batch * model.data.frames
 
 
 def benchmark() -> dict:
