@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from . import calibration, config, models, study
+from . import calibration, config, metrics, models, study
 from .evidence import Evidence
 from .store import Store
 
@@ -263,7 +263,7 @@ def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     while_learning = {cell.battery for cell in cells if isinstance(cell, (config.Joint, config.Curve))}
     while_learning -= {cell.battery for cell in cells if isinstance(cell, config.Responses)}
     usual = [cell for cell in cells if cell not in while_learning]
-    names = ("responses", "measures", "interventions", "precision", "extinction", "progress")
+    names = ("responses", "measures", "interventions", "precision", "extinction", "progress", "decoupling")
     tables = {name: study.load(usual, store, name) for name in names}
     truth = study.load(list(while_learning) or cells, store, "responses")
     if (slopes := study.load(usual, store, "development")) is not None:
@@ -271,9 +271,21 @@ def evidence(cells: list[config.Stage], store: Store, **where) -> Evidence:
     if (slopes := study.load(usual, store, "curves")) is not None:
         own = [cell for cell in usual if isinstance(cell, config.Curve)]
         tables["curves"] = slopes, truth, study.load(own, store, "learning")
+    if (slopes := study.load(usual, store, "imagined")) is not None:
+        tables["imagined"] = slopes, _expected(usual, store, tables["responses"])
     if tables["responses"] is None:
         tables["responses"] = truth
     return Evidence.of(**tables, **where)
+
+
+def _expected(cells: list[config.Stage], store: Store, responses: pd.DataFrame) -> pd.Series:
+    """What contacts are worth that have to be imagined, from the true returns among these cells."""
+    battery = next(cell.battery for cell in cells if isinstance(cell, config.Imagined))
+    later, ahead = (
+        store.read(config.Returns(battery=b).address).tables["returns"]
+        for b in (battery, battery.model_copy(update={"gamma": study.NEXT}))
+    )
+    return metrics.expected(responses[responses.family == "truth"], later, ahead, battery.gamma)
 
 
 def calibrated(profile: str, store: Store) -> bool:

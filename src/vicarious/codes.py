@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from torch import Tensor, nn
 
 from . import config, models, population, stimuli, world
-from .models.recurrent import mlp
+from .models.base import mlp
 from .responses import Codes
 from .stimuli import CONTACTS, MOVERS, PHASES
 

@@ -303,6 +303,13 @@ class Interventions(Responses):
         return {"battery": self.battery.address, "axes": self.axes}
 
 
+class Imagined(Responses):
+    """What one agent answers to frames that its world model imagines: context and approach seen, contact not."""
+
+    stage: ClassVar[str] = "imagined"
+    epoch: ClassVar[int] = 1
+
+
 class Extinction(Responses):
     """Heads that have converged on other lessons, given labels of a share `exposure` of the other's contacts.
 
@@ -336,6 +343,27 @@ class Extinction(Responses):
     @property
     def updates(self) -> int:
         return self.past * self.converged
+
+    @property
+    def then(self) -> Heads:
+        """The configuration of the heads as they go on."""
+        return self.heads
+
+
+class Decoupling(Extinction):
+    """Heads that have converged at some coupling, of which only `then` remains, all contacts labelled."""
+
+    stage: ClassVar[str] = "decoupling"
+    epoch: ClassVar[int] = 1
+    readout: Literal["reward", "value"] = "value"
+    exposure: float = Field(1.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
+    rate: float = Field(1e-4, gt=0)
+    kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling from now on")
+    weight_decay: float = Field(0.01, ge=0, description="from now on")
+
+    @property
+    def then(self) -> Heads:
+        return self.heads.model_copy(update={"kappa": self.kappa, "weight_decay": self.weight_decay})
 
 
 class Codes(Shown):
@@ -391,7 +419,7 @@ STAGES: dict[str, type[Stage]] = {
     s.stage: s
     for s in (
         *(Episodes, Model, Heads, Joint, Curve, Battery, Returns),
-        *(Responses, Precision, Surface, Interventions, Extinction),
+        *(Responses, Precision, Surface, Interventions, Imagined, Extinction, Decoupling),
         *(Codes, Identity, Simulations, Shapes),
     )
 }

@@ -21,7 +21,9 @@ class Evidence:
 
     interventions: coefficients after them, where there were any; precision: by half and set of scenes; development:
     while world model and heads learnt together; extinction: while labels of the other's contacts were given, and
-    progress what was learnt from then; curves: while reward models of every capacity learnt, with own R2.
+    progress what was learnt from then; curves: while reward models of every capacity learnt, with own R2; imagined: of
+    frames that world models imagined; decoupling: after a coupling had ceased; indifferent: value of what is worth
+    nothing to the self.
     altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
     """
 
@@ -34,6 +36,9 @@ class Evidence:
     extinction: pd.DataFrame | None = None
     progress: pd.DataFrame | None = None
     curves: pd.DataFrame | None = None
+    imagined: pd.DataFrame | None = None
+    decoupling: pd.DataFrame | None = None
+    indifferent: pd.DataFrame | None = None
     s: float = S
     exposure: float = P
     altered: bool = False
@@ -49,11 +54,14 @@ class Evidence:
         extinction: pd.DataFrame | None = None,
         development: tuple[pd.DataFrame, pd.DataFrame] | None = None,
         curves: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] | None = None,
+        imagined: tuple[pd.DataFrame, pd.Series] | None = None,
+        decoupling: pd.DataFrame | None = None,
         **where,
     ) -> Evidence:
         """From the tidy tables of a study; the rows of family `truth` are the yardstick.
 
-        development: slopes, and the yardstick of the scenes that were shown then; curves: these, and what was learnt.
+        development: slopes, and the yardstick of the scenes that were shown then; curves: these, and what was learnt;
+        imagined: slopes, and what an imagined contact is worth (`metrics.expected`).
         """
         truth = responses.family == "truth"
         table = metrics.coefficients(responses[~truth], responses[truth])
@@ -63,8 +71,11 @@ class Evidence:
             interventions = metrics.over_truth(interventions, table)
         by_truth = {
             name: None if own is None else metrics.relative(own, responses[truth])
-            for name, own in (("precision", precision), ("extinction", extinction))
+            for name, own in (("precision", precision), ("extinction", extinction), ("decoupling", decoupling))
         }
+        if imagined is not None:
+            where["imagined"] = metrics.over_expected(*imagined)
+        where["indifferent"] = metrics.indifferent(responses[~truth], responses[truth])
         watched = None if development is None else metrics.relative(*development)
         gates = metrics.competence(table, measures)
         return cls(table, gates, measures, interventions, development=watched, **by_truth, **where)
@@ -98,7 +109,16 @@ class Evidence:
         t = self.coefficients
         t = t[(t.readout == readout) & (t.family == family) & np.isclose(t.exposure, exposure) & (t.kappa == kappa)]
         t = t[(t.mover == mover) & (t.kind == kind)]
-        return _per_seed(t, "rho", seeds, self.s if s is None else s)
+        return per_seed(t, "rho", seeds, self.s if s is None else s)
+
+    def foreseen(
+        self, readout: str, seeds: list[int], family: str = "recurrent", mover: str = "other", s: float | None = None
+    ) -> np.ndarray:
+        """Coefficient [n] of contacts that were imagined; NaN where an agent imagines nothing."""
+        if self.imagined is None:
+            return np.full(len(seeds), np.nan)
+        t = self.at(self.imagined, readout, family)
+        return per_seed(t[t.mover == mover], "rho", seeds, self.s if s is None else s)
 
     def recovered(self, readout: str, seeds: list[int], s: float, kind: str = "empathy") -> np.ndarray:
         """Planted and recovered coupling [n, couplings, 2] of the given seeds' agents that were taught everything."""
@@ -145,10 +165,10 @@ class Evidence:
         """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
         t_all = self.measures[self.measures.family == family]
         t = t_all[(t_all.measure == name) & (t_all.mover == mover)]
-        found = _per_seed(t, "value", seeds, self.s if s is None else s)
+        found = per_seed(t, "value", seeds, self.s if s is None else s)
         if not name.startswith(("transfer", "null")):
             return found
-        within = _per_seed(t_all[(t_all.measure == "r2") & (t_all.mover == "self")], "value", seeds, 1.0)
+        within = per_seed(t_all[(t_all.measure == "r2") & (t_all.mover == "self")], "value", seeds, 1.0)
         return np.where(within >= DECODABLE, found, np.nan)
 
     def excess(self, readout: str, seeds: list[int], **where) -> np.ndarray:
@@ -169,7 +189,7 @@ def _wide(table: pd.DataFrame, columns: str, seeds: list[int]) -> pd.DataFrame:
     return table.pivot_table(index="seed", columns=columns, values="rho").reindex(seeds)
 
 
-def _per_seed(table: pd.DataFrame, value: str, seeds: list[int], s: float) -> np.ndarray:
+def per_seed(table: pd.DataFrame, value: str, seeds: list[int], s: float) -> np.ndarray:
     """`value` at similarity s of each seed, NaN where there is none."""
     if table.empty:
         return np.full(len(seeds), np.nan)

@@ -23,6 +23,7 @@ FIRST = 1  # update of the first one after the start
 KINDS = ("empathy", "joy", "pain")  # those that event and twin in one frame tell
 APART = np.pi / 4  # looks up to which an other is `alike`
 LEFT = 0  # side of the glass
+PROGRESS = {"extinction": "progress", "decoupling": "unlearning"}  # the table of what was learnt, by stage
 
 
 def checkpoints(cfg: config.Extinction) -> list[int]:
@@ -90,7 +91,7 @@ def presented(cfg: config.Extinction, data: Batch, at: Iterable[int]) -> tuple[n
 def alike(cfg: config.Extinction) -> str:
     """A key that cells share exactly if they can train as one population."""
     own = {name: getattr(cfg, name) for name in ("readout", "past", "rate", "batch")}
-    return config.digest([heads.alike(cfg.heads), own, cfg.battery.address])
+    return config.digest([heads.alike(cfg.then), own, cfg.battery.address])
 
 
 def train(
@@ -112,7 +113,7 @@ def train(
     cfg, cut = cfgs[0], models.split(len(data[0]))
     readout, index = cfg.readout, heads.READOUTS.index(cfg.readout)
     members = [copy.deepcopy(h.nets[readout]).requires_grad_(True) for h in start]
-    rewards = [heads.taught(c.heads, d)[:cut] for c, d in zip(cfgs, data, strict=True)]
+    rewards = [heads.taught(c.then, d)[:cut] for c, d in zip(cfgs, data, strict=True)]
     labels = [torch.cat([known(c, d)[:cut], labelled(d, 0.0)[:cut]]) for c, d in zip(cfgs, data, strict=True)]
     taken = torch.stack([rows(c, cut) for c in cfgs], 1)  # [U, P, N]
     for i, c in enumerate(cfgs):
@@ -144,7 +145,7 @@ def train(
         draw,
         taken,
         cfg.rate,
-        cfg.heads.weight_decay,
+        cfg.then.weight_decay,
         constant=True,
         stacked=stacked,
         at={u: (lambda u=u: look(u)) for u in at if u},
@@ -152,7 +153,7 @@ def train(
         quiet=quiet,
     )
     return [
-        (net, {"extinction": pd.concat(parts, ignore_index=True), "progress": _progress(c, d, own)})
+        (net, {c.stage: pd.concat(parts, ignore_index=True), PROGRESS[c.stage]: _progress(c, d, own)})
         for net, c, d, parts, own in zip(members, cfgs, data, asked, progress, strict=True)
     ]
 
@@ -195,7 +196,7 @@ def _slopes(cfg: config.Extinction, net: nn.Module, shown: dict, side: Tensor) -
 @torch.no_grad()
 def _own(cfg: config.Extinction, net: nn.Module, z: Tensor, data: Batch, index: int) -> tuple[float, float]:
     """Held-out error and R2 where the other meets nothing, so that every exposure is judged on the same frames."""
-    free, reward = labelled(data, 0.0), heads.taught(cfg.heads, data)
+    free, reward = labelled(data, 0.0), heads.taught(cfg.then, data)
     out = net(z)[..., 0]
     if cfg.readout == "value":
         reward, free = heads.lambda_returns(reward, out, free, cfg.heads.gamma, cfg.heads.lam)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import config, population, world
 from .episodes import Batch, labelled
 from .models import batches, split
-from .models.recurrent import mlp
+from .models.base import mlp
 
 READOUTS = ("reward", "value")
 LATE = 0.8  # share of the updates after which held-out losses are kept, to tell whether training had converged

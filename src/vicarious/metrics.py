@@ -14,7 +14,7 @@ import pandas as pd
 AGENT = ["seed", "family", "exposure", "kappa"]
 KEYS = {  # of curves in similarity
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
-    *("set", "half", "update", "side", "withheld", "until"),
+    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past"),
     *("model_width", "latent", "head_width", "head_depth", "episodes", "model_updates"),
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
@@ -144,6 +144,56 @@ def over_truth(slopes: pd.DataFrame, coefficients: pd.DataFrame, kind: str = "em
     """Slopes of one kind as coefficients `rho`: over the true slopes that a table of `coefficients` was made with."""
     own = coefficients[coefficients.kind == kind].drop_duplicates("readout").set_index("readout").true_slope
     return slopes.assign(rho=slopes.slope / slopes.readout.astype(str).map(own))
+
+
+def worth(
+    responses: pd.DataFrame, readout: str, contrast: dict[tuple[str, str], float], mover: str, of: str = "mean"
+) -> float:
+    """Slope on valence of one contrast over (contact, phase), from the response table of a single agent or truth."""
+    own = responses[(responses.readout == readout) & (responses.mover == mover)]
+    wide = own.pivot_table(index="valence", columns=["contact", "phase"], values=of, observed=True).sort_index()
+    y = sum(sign * wide[cell].to_numpy() for cell, sign in contrast.items())
+    return float(line(wide.index.to_numpy(float), Kind(contrast)) @ y)
+
+
+def indifferent(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """How much nearer value there is in what is worth nothing to the self, per agent, mover and similarity.
+
+    Event less twin at approach for valence 0, over the true slope of value; `excess` is beyond what V_pi has there.
+    """
+    kind = KINDS["value"]["empathy"]
+
+    def near(table: pd.DataFrame, index: list[str]) -> pd.Series:
+        own = table[(table.readout == "value") & (table.valence == 0) & table.contact.isin(["event", "twin"])]
+        own = own[own.phase == "approach"]
+        wide = own.pivot_table(index=index, columns="contact", values="mean", observed=True)
+        return wide["event"] - wide["twin"]
+
+    slope = worth(truth, "value", kind.contrast, "self")
+    found = (near(responses, [*AGENT, "mover", "similarity"]) / slope).rename("rho").reset_index()
+    return found.assign(excess=found.rho - float(near(truth, ["mover"])["self"]) / slope)
+
+
+def expected(truth: pd.DataFrame, returns: pd.DataFrame, ahead: pd.DataFrame, gamma: float) -> pd.Series:
+    """What an imagined frame of contact is worth to its mover, as a slope on valence, by (mover, readout).
+
+    The self's action is given, so that it is sure to meet the item: r is the valence, r + gamma V the valence and what
+    the truth says of the frame.  What the other will do has to be expected: its next gain (`ahead`, the returns of one
+    frame) and its V_pi (`returns`) by its own conduct, seen from the frame of approach.
+    """
+    met, near = ({("event", phase): 1.0, ("twin", phase): -1.0} for phase in ("contact", "approach"))
+    found = {("self", "reward"): 1.0, ("self", "value"): 1.0 + gamma * worth(truth, "value", met, "self")}
+    for mover in ("other", "drifter"):
+        found[mover, "reward"] = worth(ahead, "other", near, mover)
+        found[mover, "value"] = worth(returns, "other", near, mover)
+    return pd.Series(found).rename_axis(["mover", "readout"])
+
+
+def over_expected(slopes_: pd.DataFrame, expected: pd.Series) -> pd.DataFrame:
+    """Slopes of imagined frames as coefficients `rho`: 1 = the mover's expected gain is valued as one's own."""
+    keys = pd.MultiIndex.from_frame(slopes_[["mover", "readout"]].astype(str))
+    true = keys.map(expected).to_numpy(float)
+    return slopes_.assign(true_slope=true, rho=np.where(np.abs(true) >= UNDEFINED, slopes_.slope / true, np.nan))
 
 
 def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataFrame:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from . import continuity, development, metrics, scaling, stats
+from . import continuity, development, generality, leakage, metrics, scaling, stats
 from .evidence import S_HIGH, P, S
 from .evidence import Evidence as Evidence
 from .metrics import CONTROLS
@@ -29,6 +30,7 @@ SPLIT_HALF, ICC, RECOVERY, R2, FORECAST = 0.8, 0.75, 0.1, 0.95, 0.3  # bars of P
 JUMP = 0.25  # share of the range
 LOOKS = (0.0, 0.5)  # similarities at which planted couplings are read: the ends of s <= .5
 EVENT = (("reward", "empathy"),)  # the response whose reliability is asked for
+WHENEVER = 6  # competent families that "whenever" takes at least
 INTERPOLATIONS = ("axis", "whole")  # ways from the other's code to the self's
 
 
@@ -72,6 +74,32 @@ def _beyond_inputs(head: str) -> tuple[Criterion, ...]:
     return (Criterion("the excess over inputs", Bar("above", 0), (Bar("below", 0),), _excess(head)),)
 
 
+def _case(part: str, head: str, family: str, mode: str) -> Prediction:
+    """P2 asked of one family, of contacts that it sees or imagines."""
+    at = lambda e, seeds, **where: generality.rho(mode)(e, head, seeds, family=family, **where)  # noqa: E731
+    own = {
+        "rho": at,
+        "the looks contrast": lambda e, seeds: at(e, seeds) - at(e, seeds, s=0.0),
+        "the excess over inputs": lambda e, seeds: generality.excess(mode, e, head, seeds, family),
+    }
+    rule = {"a": _empathy, "b": _beyond_inputs}[part](head)
+    return Prediction(
+        f"P6{part}/{head}/{family}/{mode}",
+        f"{family}, {mode}",
+        "",
+        "07-generality",
+        tuple(replace(c, values=own[c.name]) for c in rule),
+        head,
+        family,
+        FAMILIES,
+        agents=partial(generality.agents, mode, family),
+    )
+
+
+def _cases(part: str, head: str, e: Evidence) -> list[Prediction]:
+    return [_case(part, head, family, mode) for family, mode in generality.present(e)]
+
+
 def _curve(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
     return lambda e, seeds: e.curve(head, seeds)[1]
 
@@ -89,10 +117,6 @@ def _along(head: str, shape: Callable, worse: Callable) -> Callable[[Evidence, l
     """The worse of two ways from the other's code to the self's: along the axis between all others and the self, and
     straight from each code to its partner."""
     return lambda e, seeds: worse(*(shape(*e.moved(head, seeds, path)) for path in INTERPOLATIONS))
-
-
-def _pending(criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
-    return tuple(replace(c, values=None) for c in criteria)
 
 
 def slope(x: np.ndarray) -> float:
@@ -161,6 +185,7 @@ def _short(p: float) -> str:
 
 
 def _rows() -> list[Prediction]:
+    numbers = {6: "six"}
     rows = [
         Prediction(
             "P1a",
@@ -290,13 +315,14 @@ def _rows() -> list[Prediction]:
         Prediction(
             f"P6{part}/{head}",
             f"It appears whenever a learnt {head} head reads a general unsupervised latent",
-            f"P2{part} in every competent family, observed and imagined",
+            f"P2{part} in every competent family, observed and imagined; where one more would lie (random effects)",
             "07-generality",
-            _pending(rule(head)),
+            rule(head),
             head,
             "all",
             FAMILIES,
-            every="competent family (at least six), observed and imagined",
+            every=f"competent family (at least {numbers[WHENEVER]}), observed and imagined",
+            cases=partial(_cases, part, head),
         )
         for part, rule in (("a", _empathy), ("b", _beyond_inputs))
         for head in ("reward", "value")
@@ -366,10 +392,11 @@ def _rows() -> list[Prediction]:
             "residue after decoupling, or value on the alien taste",
             "10-leakage",
             (
-                Criterion("the residue", Bar("above", NULL), (Bar("below", NULL),)),
-                Criterion("the value on the alien taste", Bar("above", NULL), (Bar("below", NULL),)),
+                Criterion("the residue", Bar("above", NULL), (Bar("below", NULL),), leakage.residue),
+                Criterion("the value on the alien taste", Bar("above", NULL), (Bar("below", NULL),), leakage.taste),
             ),
             "value",
+            agents=leakage.agents,
             planned=SWEEP,
             support_by="any",
             contradict_by="all",
@@ -415,6 +442,8 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
     row = _unjudged(prediction, evidence)
     if evidence is None or not prediction.live:
         return row
+    if prediction.cases:
+        return _judged_by_cases(prediction, evidence, row)
     head = prediction.head or "reward"
     passed, failed = prediction.agents(evidence, head) if prediction.agents else evidence.agents(head)
     measured, lost = prediction.measure(evidence, passed)
@@ -424,7 +453,9 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         return row | {"verdict": "inconclusive", "gate_passed": False, "note": why}
     everyone = prediction.measure(evidence, sorted(passed + failed))[0] if failed else measured
     planned, used = len(passed) + len(failed), len(passed) - len(lost)
-    confused = prediction.identity and not np.mean(evidence.measure("auc", passed)) >= metrics.IDENTITY
+    confused = (
+        prediction.identity and not np.mean(evidence.measure("auc", passed, prediction.family)) >= metrics.IDENTITY
+    )
     gate = used >= metrics.PASSING * planned and not confused
     verdict, p = prediction.decide(measured)
     first = measured[0].found
@@ -447,6 +478,53 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         ),
         "verdict": verdict if gate and used >= MINIMUM else "inconclusive",
     }
+
+
+def _judged_by_cases(prediction: Prediction, evidence: Evidence, row: dict) -> dict:
+    """A rule that is asked of several cells: all that count must support it, or any contradicts it.
+
+    A case counts if its gate is passed.  The p-value is the largest of all for, Bonferroni's of the smallest against.
+    """
+    cases = prediction.cases(evidence)
+    rows = [judge(case, evidence) for case in cases]
+    counted = [(case, r) for case, r in zip(cases, rows, strict=True) if r["gate_passed"]]
+    competent = {case.family for case, r in counted if case.id.endswith("observed")}
+    counted = [(case, r) for case, r in counted if case.family in competent]
+    left_out = [case.claim for case in cases if case.id not in {c.id for c, _ in counted}]
+    if not counted:
+        return row | {"verdict": "inconclusive", "gate_passed": False, "note": "no competent family"}
+    enough = len(competent) >= WHENEVER
+    verdicts_ = [r["verdict"] for _, r in counted]
+    against = [r["p"] for _, r in counted if r["verdict"] == "contradicted"]
+    if against:
+        verdict, p = "contradicted", min(1.0, min(against) * len(counted))
+    else:
+        yes = enough and set(verdicts_) == {"supported"}
+        verdict, p = "supported" if yes else "inconclusive", max(r["p"] for _, r in counted)
+    over = generality.pooled(evidence, prediction.head, family_excess=prediction.part.startswith("b"))
+    return row | {
+        "estimate": over.estimate,
+        "ci_low": over.low,
+        "ci_high": over.high,
+        "n": len(competent),
+        "excluded": left_out,
+        "gate_passed": enough,
+        "provisional": any(r["provisional"] for _, r in counted),
+        "ungated": over.estimate,
+        "conditions": [{"name": case.claim, **_found(r)} for case, r in zip(cases, rows, strict=True)],
+        "p": p,
+        "note": _join(
+            "" if enough else f"{len(competent)} competent families, at least {WHENEVER} wanted",
+            f"not counted: {', '.join(left_out)}" if left_out else "",
+            "" if evidence.preregistered else "not as preregistered",
+        ),
+        "verdict": verdict,
+    }
+
+
+def _found(row: dict) -> dict:
+    """What was found about one case, in the form of a condition."""
+    return {name: row[name] for name in ("estimate", "ci_low", "ci_high", "n", "verdict", "note")}
 
 
 def _unjudged(prediction: Prediction, evidence: Evidence | None) -> dict:

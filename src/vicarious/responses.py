@@ -13,6 +13,7 @@ from . import config, metrics, models, stimuli, world
 from .heads import READOUTS
 from .stimuli import CONTACTS, PHASES
 
+CHUNK = 1024  # sequences imagined at a time
 Codes = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
 Conducts = dict[tuple[stimuli.Mover, float], Tensor]  # the same, of event and twin, at approach and contact
 
@@ -117,6 +118,30 @@ def surface(heads: nn.Module, codes: Conducts, ladder: tuple[float, ...]) -> pd.
             slope = metrics.scene_slope(out[..., r], metrics.KINDS[readout]["empathy"], ladder, CONTACTS, PHASES)
             rows.append((mover.taste, mover.purpose, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
     return pd.DataFrame(rows, columns=["taste", "purpose", "similarity", "readout", "slope", "sd", "n_scenes"])
+
+
+@torch.no_grad()
+def imagined(
+    model: nn.Module, heads: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: config.Episodes, gamma: float
+) -> pd.DataFrame:
+    """Slopes on valence of what is expected of a contact that is imagined: event less twin, approach last seen.
+
+    Columns mover, similarity, readout (reward: r of the imagined frame; value: r + gamma V of it), slope (mean over
+    scenes), sd, n_scenes.  The self's action is given to the model, the other's is not.
+    """
+    look, met, rows = world.look(data.world, data.seed, scenes.pos.device), CONTACTS[:2], []
+    shape, kind = (len(met), len(data.world.ladder), cfg.scenes, 1), metrics.KINDS["reward"]["empathy"]
+    seen = PHASES.index("contact") - len(PHASES)
+    for mover, s, angle in conditions(cfg.levels):
+        angle = angle if angle is None else angle.to(scenes.pos.device)
+        obs, action = stimuli.present(scenes, mover, angle, data.world, look, contacts=len(met))
+        parts = zip(obs.split(CHUNK), action.split(CHUNK), strict=True)
+        z = torch.cat([model.imagine(o[:, :seen], a[:, :seen], a[:, seen : seen + 1]) for o, a in parts])
+        reward, value = heads(z).view(*shape, len(READOUTS)).cpu().unbind(-1)
+        for readout, out in (("reward", reward), ("value", reward + gamma * value)):
+            slope = metrics.scene_slope(out, kind, data.world.ladder, met, ("contact",))
+            rows.append((mover, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
+    return pd.DataFrame(rows, columns=["mover", "similarity", "readout", "slope", "sd", "n_scenes"])
 
 
 @torch.no_grad()

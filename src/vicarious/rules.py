@@ -172,6 +172,7 @@ class Prediction:
     contradict_by: Literal["any", "all"] = "any"
     agents: Callable[[Evidence, str], tuple[list[int], list[int]]] | None = field(default=None, repr=False)
     every: str = ""
+    cases: Callable[[Evidence], list[Prediction]] | None = field(default=None, repr=False)
     also: str = ""
     identity: bool = True
 

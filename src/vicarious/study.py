@@ -41,6 +41,7 @@ from .store import Result, Store
 FAMILIES = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
 MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
+TOLD = ("oracle", "disjoint")  # families that only know one view
 WEIGHTS = 5  # seeds whose agents are published with weights, controls and all
 MODELS = 40  # seeds whose world models and heads at p = 0 are published with weights
 POPULATION = 64  # agents that train as one on CUDA
@@ -59,13 +60,29 @@ EXPECTED = {  # seconds on one core
     "precision": 6.0,
     "surface": 10.0,
     "interventions": 15.0,
+    "imagined": 5.0,
     "simulations": 60.0,
     "shapes": 60.0,
 }
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures to which converged heads are switched
+NEXT = 1e-4  # a discount that leaves only the next frame's gain of a return
 STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
+RECIPES: dict[str, dict] = {  # how each family of the generality study is trained where not like the reference
+    "recurrent": {},
+    "rssm": {},
+    "jepa": {},
+    "transformer": {"updates": 1500},
+    "vae": {"updates": 2000},
+    "conv": {"updates": 1000},
+    "slots": {},
+    "end_to_end": {"updates": 1000},
+}
+VIEWS = ("left", "centred")
+VIEWED = ("recurrent", "transformer", "vae", "pixels")  # families that are also shown the world in other views
+DECAYS = (0.0, 0.1, 1.0)  # weight decay once a coupling has ceased, beside the usual one
+NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
@@ -75,6 +92,8 @@ class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
     seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity.
+    families: of the families of the generality study, of those that others' views of the world are asked of, and of
+    what is asked of fewer than a sweep's agents in the study of leakage.
     past: for how many times the updates of convergence heads go on when labels are given (p = 0 and 1, between, and
     with others withheld).  base, curve: the world model and the learning curves at which the axes of capacity cross;
     axes: their levels.
@@ -83,6 +102,9 @@ class Profile:
     seeds: int
     sweep: int
     scaled: int
+    families: dict[str, int]
+    views: int
+    dials: int
     data: dict
     model: dict
     heads: dict
@@ -102,6 +124,10 @@ PROFILES = {
         40,
         20,
         10,
+        {"recurrent": 20, "rssm": 20, "jepa": 20}
+        | dict.fromkeys(("transformer", "vae", "conv", "slots", "end_to_end"), 10),
+        5,
+        10,
         *[{}] * 8,
         {"ends": 10, "between": 3, "withheld": 1},
         {"width": 256, "state": 128, "latent": 128, "updates": 1000},
@@ -119,6 +145,9 @@ PROFILES = {
         3,
         2,
         2,
+        dict.fromkeys(("recurrent", "rssm", "transformer", "vae", "jepa", "conv"), 2),
+        1,
+        1,
         {"episodes": 4096},
         {"updates": 600},
         {"updates": 600, "reward_updates": 1200},
@@ -323,6 +352,84 @@ def scaling(
     return [battery, *dict.fromkeys(cells)]
 
 
+def generality(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+    """Cells of every family of world models at p = 0, what it imagines included, and of some in other views.
+
+    With those of the reference study that they are compared with, controls among them.
+    """
+    sizes = PROFILES[profile]
+    battery = config.Battery(**sizes.battery)
+    most = max(sizes.families.values()) if seeds is None else seeds
+    cells = reference(profile, most, exposures=(0.0,))
+    near = config.Battery(**{**sizes.battery, "gamma": NEXT})
+    cells += [config.Returns(battery=battery), config.Returns(battery=near)]
+    probe = {**sizes.codes, "permutations": 0}
+
+    def heads(model: config.Model) -> config.Heads:
+        return config.Heads(model=model, **sizes.heads)
+
+    for family, planned in sizes.families.items():
+        for seed in range(planned if seeds is None else min(seeds, planned)):
+            own = {**sizes.model, **RECIPES[family]}
+            own["updates"] = min(own.get("updates", math.inf), sizes.model.get("updates", math.inf))
+            data = config.Episodes(seed=seed, **sizes.data)
+            model = config.Model(data=data, family=family, **{k: v for k, v in own.items() if v != math.inf})
+            if family != FAMILIES[0]:
+                cells.append(config.Responses(heads=heads(model), battery=battery))
+                cells.append(config.Codes(model=model, battery=battery, **probe))
+            if hasattr(models.FAMILIES[family], "imagine"):
+                cells.append(config.Imagined(heads=heads(model), battery=battery))
+            if seed < sizes.views and family in VIEWED:
+                cells += _viewed(model, battery, heads, probe)
+    for seed in range(sizes.views if seeds is None else min(seeds, sizes.views)):
+        pixels = config.Model(data=config.Episodes(seed=seed, **sizes.data), family="pixels", **sizes.model)
+        cells += _viewed(pixels, battery, heads, probe)
+    return list(dict.fromkeys(cells))
+
+
+def _viewed(
+    model: config.Model, battery: config.Battery, heads: Callable[[config.Model], config.Heads], probe: dict
+) -> list[config.Stage]:
+    """The same agent in every other view of the world, and who moved in its codes."""
+    cells = []
+    for view in VIEWS:
+        data = model.data.model_copy(update={"world": config.World(view=view)})
+        seen = model.model_copy(update={"data": data})
+        cells.append(config.Responses(heads=heads(seen), battery=battery))
+        if models.FAMILIES[model.family].trained:
+            cells.append(config.Codes(model=seen, battery=battery, **probe))
+    return cells
+
+
+def leakage(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+    """Cells of what outlives a coupling, and of what others seek who have another taste.
+
+    Value functions converged at kappa = 1 and at kappa = 0, all labels given, go on at kappa = 0; at several weight
+    decays, and with fewer hidden units, for some of the seeds.  World models and heads of a world whose others are of
+    alien taste are shown the reference study's scenes.
+    """
+    sizes = PROFILES[profile]
+    battery = config.Battery(**sizes.battery)
+    cells = reference(profile, sizes.sweep if seeds is None else seeds, FAMILIES[:1], (0.0,))
+    for start in [c for c in cells if isinstance(c, config.Responses)]:
+        model, few = start.heads.model, start.heads.model.data.seed < sizes.dials
+
+        def head(kappa: float, model: config.Model = model, **own) -> config.Heads:
+            return config.Heads(model=model, exposure=1.0, kappa=kappa, **{**sizes.heads, **own})
+
+        for kappa in (1.0, 0.0):
+            cells.append(config.Responses(heads=head(kappa), battery=battery))
+            cells.append(config.Decoupling(heads=head(kappa), battery=battery, past=sizes.past["between"]))
+            if few:
+                more = [config.Decoupling(heads=head(kappa), battery=battery, past=1, weight_decay=d) for d in DECAYS]
+                cells += [*more, config.Decoupling(heads=head(kappa, width=NARROW), battery=battery, past=1)]
+        world = config.World(taste="alien")
+        alien = model.model_copy(update={"data": model.data.model_copy(update={"world": world})})
+        cells.append(config.Responses(heads=config.Heads(model=alien, **sizes.heads), battery=battery))
+        cells.append(config.Codes(model=alien, battery=battery, **sizes.codes))
+    return list(dict.fromkeys(cells))
+
+
 STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "reference": reference,
     "calibration": calibration,
@@ -330,6 +437,8 @@ STUDIES: dict[str, Callable[..., list[config.Stage]]] = {
     "development": development,
     "extinction": switched,
     "scaling": scaling,
+    "generality": generality,
+    "leakage": leakage,
 }
 
 
@@ -339,6 +448,7 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
     cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few)]
     cells += scaling(profile, few and min(few, PROFILES[profile].scaled))
+    cells += [*generality(profile, few), *leakage(profile, few)]
     return list(dict.fromkeys(cells))
 
 
@@ -445,6 +555,8 @@ class Agent:
             tables = {"surface": self._surface(cell, head)}
         elif isinstance(cell, config.Interventions):
             tables = self._interventions(cell, head)
+        elif isinstance(cell, config.Imagined):
+            tables = {"imagined": self._imagined(cell, head)}
         else:
             tables = self._responses(cell, head)
         self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=self._digest(cell))
@@ -481,6 +593,10 @@ class Agent:
             movers = stimuli.conducts(battery.levels, cell.tastes)
             self._conducts[battery] = responses.encode_conducts(self.model, battery, movers, self.cfg.data, self.device)
         return responses.surface(head, self._conducts[battery], self.cfg.data.world.ladder)
+
+    def _imagined(self, cell: config.Imagined, head: heads.Heads) -> pd.DataFrame:
+        scenes = self.scenes(cell.battery)[0].to(self.device)
+        return responses.imagined(self.model, head, cell.battery, scenes, self.cfg.data, cell.heads.gamma)
 
     def _interventions(self, cell: config.Interventions, head: heads.Heads) -> dict[str, pd.DataFrame]:
         if cell.battery not in self._pairs:
@@ -838,13 +954,17 @@ def agent_columns(cell: config.Stage) -> dict:
         return {"seed": -1, "family": "truth", "exposure": 0.0, "kappa": 0.0}
     head = getattr(cell, "heads", None)
     own = {"exposure": getattr(cell, "exposure", head.exposure), "kappa": head.kappa} if head else {}
-    family = "solitary" if model.data.world.solitary else model.family
+    seen = model.data.world
+    family = "solitary" if seen.solitary else "alien" if seen.taste == "alien" else model.family
+    family += f":{seen.view}" if seen.view != "allocentric" and family not in TOLD else ""
     family += f"@{model.stop}" if model.stop else ""
     sizes = {"model_width": model.width, "latent": model.latent, "episodes": model.data.episodes}
     sizes |= {"model_updates": model.updates}
     family += "".join(f"/{n}" for n in sizes.values()) if model.state else ""
     if head and head.lessons != "own":
         family = head.lessons
+    if isinstance(cell, config.Decoupling):
+        own |= {"weight_decay": cell.weight_decay, "head_width": head.width, "past": cell.past}
     if isinstance(cell, config.Curve):
         own = {**sizes, "head_width": cell.width, "head_depth": cell.depth}
     return {"seed": model.data.seed, "family": family, **own}

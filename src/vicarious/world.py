@@ -207,9 +207,13 @@ def _centre(grid: Tensor, row: Tensor, col: Tensor) -> Tensor:
     return padded[torch.arange(b, device=grid.device)[:, None, None], rows[:, :, None], cols[:, None, :]]
 
 
+def grid(config: World) -> tuple[int, int]:
+    """Rows and columns of an observation, in cells."""
+    h, w = config.size, 2 * config.size + 1
+    return (2 * h - 1, 2 * w - 1) if config.view == "centred" else (h, w)
+
+
 def features(config: World) -> int:
     """Numbers F in one flattened observation."""
-    h, w = config.size, 2 * config.size + 1
-    if config.view == "centred":
-        h, w = 2 * h - 1, 2 * w - 1
+    h, w = grid(config)
     return h * w * (config.appearance + len(config.ladder) + 1)

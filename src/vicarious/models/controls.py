@@ -1,5 +1,5 @@
-"""Control families: no world model at all (`Pixels`), one that never learnt (`Untrained`), and two that are told who is
-who (`Oracle`, `Disjoint`)."""
+"""Control families: no world model at all (`Pixels`), one that never learnt (`Untrained`), one that only learns reward
+(`EndToEnd`), and two that are told who is who (`Oracle`, `Disjoint`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import config
-from ..world import ACTIONS
+from .base import CODED, GRU, WorldModel, coded, mlp
 from .recurrent import Recurrent
 
 FRAMES = 3
 
 
-class Pixels(nn.Module):
+class Pixels(WorldModel):
     """Identity: the last three observations and previous actions, so that the heads see motion but no learnt code."""
 
     trained = False
@@ -24,7 +24,7 @@ class Pixels(nn.Module):
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> [B, T, 3 (F + A + 1)], zeros before the first frame."""
-        frame = torch.cat([obs, F.one_hot(prev_action, len(ACTIONS) + 1).to(obs.dtype)], -1)
+        frame = torch.cat([obs, coded(prev_action, obs)], -1)
         return torch.cat([F.pad(frame, (0, 0, lag, 0))[:, : frame.shape[1]] for lag in range(FRAMES)], -1)
 
     def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
@@ -35,6 +35,28 @@ class Untrained(Recurrent):
     """The reference architecture with its random initial weights, frozen."""
 
     trained = False
+
+
+class EndToEnd(WorldModel):
+    """The reference encoder shaped by nothing but a reward model's own error, at p = 0: no model of the world."""
+
+    taught = True
+
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
+        self.world = cfg.data.world
+        self.encoder, self.cell = mlp(features, cfg.width, cfg.latent), GRU(cfg.latent + CODED, cfg.latent)
+        self.head = mlp(cfg.latent, cfg.width, cfg.width, 1)
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
+        return self.cell(torch.cat([F.silu(self.encoder(obs)), coded(prev_action, obs)], -1))
+
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None, *, given: Tensor) -> dict[str, Tensor]:
+        """{reward}: squared error [B, T] where it is known; given [B, T, 2]: own reward, and 1 where it is."""
+        z = self.encode(obs, prev_action) if z is None else z
+        reward, known = given.unbind(-1)
+        return {"reward": (self.head(z)[..., 0].float() - reward).square() * known}
 
 
 def chambers(obs: Tensor, cfg: config.World) -> tuple[Tensor, Tensor]:
@@ -53,7 +75,7 @@ def _told(cfg: config.Model) -> config.World:
     return cfg.data.world
 
 
-class Oracle(nn.Module):
+class Oracle(WorldModel):
     """The true state with who-met-what marked: the observation, own chamber left, and each body's contact, one-hot."""
 
     trained = False
@@ -74,11 +96,9 @@ class Oracle(nn.Module):
         return {}
 
 
-class Disjoint(nn.Module):
+class Disjoint(WorldModel):
     """Two reference models of half the size that share nothing: one only ever sees the self's chamber and its actions,
     one only ever the other's.  z is both states side by side, so no unit codes both bodies."""
-
-    trained = True
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()

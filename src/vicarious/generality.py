@@ -1,0 +1,117 @@
+"""Whether every family of world models does it (P6): one case for each that can be judged, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from . import metrics, stats
+from .evidence import Evidence
+from .metrics import CONTROLS
+from .stats import Interval
+
+FAMILIES = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
+MODES = ("observed", "imagined")
+PROPERTIES = {  # of a code, that might go with empathy
+    "transfer": "transfer from self to other",
+    "cosine": "cosine of self's and other's coding axes",
+    "cka": "CKA of self's and other's codes",
+    "auc": "AUC of who moved",
+}
+
+
+def rho(mode: str) -> Callable[..., np.ndarray]:
+    """The coefficient of contacts seen or imagined: a method of `Evidence`."""
+    return Evidence.rho if mode == "observed" else Evidence.foreseen
+
+
+def excess(mode: str, e: Evidence, readout: str, seeds: list[int], family: str, **where) -> np.ndarray:
+    """rho beyond heads on pixels and on the untrained encoder, which see the contact, [n, 2], paired by seed."""
+    own = rho(mode)(e, readout, seeds, family=family, **where)
+    return np.stack([own - e.rho(readout, seeds, family=control, **where) for control in CONTROLS], 1)
+
+
+def agents(mode: str, family: str, e: Evidence, readout: str) -> tuple[list[int], list[int]]:
+    """Seeds that are competent, and those that are not; in imagination: whose own contact is foreseen within 20%."""
+    passed, failed = e.agents(readout, family)
+    if mode == "observed":
+        return passed, failed
+    own = e.foreseen(readout, passed, family, mover="self", s=1.0)
+    asked = [seed for seed, x in zip(passed, own, strict=True) if np.isfinite(x)]
+    close = {seed for seed, x in zip(passed, own, strict=True) if abs(x - 1) <= metrics.TOLERANCE}
+    return sorted(close), sorted([*set(asked) - close, *failed]) if asked else []
+
+
+def present(e: Evidence) -> list[tuple[str, str]]:
+    """(family, mode) of every case for which there are agents at hand."""
+    there = set(e.gates.family)
+    imagined = set() if e.imagined is None else set(e.imagined.family)
+    return [(f, m) for f in FAMILIES for m in MODES if f in (there if m == "observed" else imagined)]
+
+
+def summary(e: Evidence, readout: str) -> pd.DataFrame:
+    """One row per family: agents, competence, who moved, and what its heads answer; means over agents."""
+    rows = []
+    for family in [f for f in (*FAMILIES, *CONTROLS, "end_to_end") if f in set(e.gates.family)]:
+        passed, failed = e.agents(readout, family)
+        seeds = sorted(passed + failed)
+        own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
+        r2 = e.measures[(e.measures.family == family) & (e.measures.measure == "reward_r2")]
+        r2 = r2[np.isclose(r2.exposure, e.exposure)]
+        rows.append(
+            {
+                "family": family,
+                "agents": len(seeds),
+                "competent": len(passed),
+                "own slope": own.mean(),
+                "own R2": r2.value.mean(),
+                "AUC who moved": _mean(e.measure("auc", seeds, family)),
+                "rho": at.mean(),
+                "animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean(),
+                "excess over inputs": _mean(e.excess(readout, seeds, family=family).mean(0).min(keepdims=True)),
+                "imagined rho": _mean(e.foreseen(readout, agents("imagined", family, e, readout)[0], family)),
+            }
+        )
+    return pd.DataFrame(rows).set_index("family")
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
+
+
+def pooled(e: Evidence, readout: str, mode: str = "observed", family_excess: bool = False) -> Interval:
+    """Where rho (or the excess over inputs) of one more competent family would lie, with random effects."""
+    effects, variances = [], []
+    for family, m in present(e):
+        seeds = agents(mode, family, e, readout)[0]
+        if m != mode or len(seeds) < 2:
+            continue
+        own = excess(mode, e, readout, seeds, family) if family_excess else rho(mode)(e, readout, seeds, family=family)
+        own = own[:, own.mean(0).argmin()] if own.ndim > 1 else own
+        effects.append(own.mean())
+        variances.append(own.var(ddof=1) / len(own))
+    return stats.prediction_interval(np.array(effects), np.array(variances))
+
+
+def properties(e: Evidence, readout: str) -> pd.DataFrame:
+    """Per family, means over competent agents: rho and the `PROPERTIES` of its codes.  Exploratory."""
+    rows = []
+    for family in [f for f, mode in present(e) if mode == "observed"]:
+        seeds = e.agents(readout, family)[0]
+        if seeds:
+            own = {name: _mean(e.measure(name, seeds, family)) for name in PROPERTIES}
+            rows.append({"family": family, "rho": e.rho(readout, seeds, family).mean(), **own})
+    return pd.DataFrame(rows).set_index("family")
+
+
+def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation over families of rho with every property, with its two-sided p.  Exploratory."""
+    rows = []
+    for name, label in PROPERTIES.items():
+        own = table[["rho", name]].dropna()
+        r, p = scipy.stats.spearmanr(own.rho, own[name]) if len(own) > 2 else (np.nan, np.nan)
+        rows.append({"property": label, "families": len(own), "rank correlation": r, "p": p})
+    return pd.DataFrame(rows).set_index("property")

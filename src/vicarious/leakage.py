@@ -1,0 +1,70 @@
+"""Whether others' values leak into one's own (A): what outlives a coupling, and the worth of what only others seek.
+
+Arrays are over agents first: [n, ...].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import metrics
+from .evidence import TAUGHT, Evidence, per_seed
+
+USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
+
+
+def course(
+    e: Evidence, seeds: list[int], kappa: float, s: float | None = None, **dials
+) -> tuple[np.ndarray, np.ndarray]:
+    """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
+
+    dials: weight_decay and head_width, `USUAL` unless said otherwise; the longest training with these that there is.
+    """
+    if e.decoupling is None:
+        return np.zeros(1), np.full((len(seeds), 1), np.nan)
+    t = e.decoupling[(e.decoupling.mover == "other") & (e.decoupling.kind == "empathy") & (e.decoupling.kappa == kappa)]
+    for name, level in {**USUAL, **dials}.items():
+        t = t[np.isclose(t[name], level)]
+    t = t[t.past == t.past.max()]
+    mean = t.groupby(["seed", "update", "similarity"], observed=True).rho.mean().reset_index()  # over sides
+    at = metrics.at_similarity(mean, e.s if s is None else s)
+    wide = at.pivot(index="seed", columns="update", values="rho").reindex(seeds)
+    return wide.columns.to_numpy(), wide.to_numpy()
+
+
+def residue(e: Evidence, seeds: list[int], at: int | None = None, s: float | None = None, **dials) -> np.ndarray:
+    """What is left [n] of a coupling of 1, beyond an agent that never had one, at an update or at the last."""
+    updates, coupled = course(e, seeds, 1.0, s, **dials)
+    never, alone = course(e, seeds, 0.0, s, **dials)
+    last = min(updates.max(), never.max()) if at is None else at
+    pick = lambda u, y: y[:, np.flatnonzero(u == last)[0]] if (u == last).any() else np.full(len(seeds), np.nan)  # noqa: E731
+    return pick(updates, coupled) - pick(never, alone)
+
+
+def half_life(e: Evidence, seeds: list[int], s: float | None = None, **dials) -> np.ndarray:
+    """Updates [n] until half of what a coupling had made is gone; NaN where it is not by the end."""
+    updates, coupled = course(e, seeds, 1.0, s, **dials)
+    left = coupled - course(e, seeds, 0.0, s, **dials)[1]
+    gone = left <= 0.5 * left[:, :1]
+    return np.where(gone.any(1), updates[gone.argmax(1)], np.nan).astype(float)
+
+
+def taste(e: Evidence, seeds: list[int], mover: str = "self", s: float = 1.0) -> np.ndarray:
+    """How much dearer [n] what only others seek has become to the self, in units of the reward that it seeks itself.
+
+    Nearness of the worthless kind of item in value, less that of the agent of the same seed in whose world nobody
+    seeks it.
+    """
+    t = e.indifferent[np.isclose(e.indifferent.exposure, e.exposure) & (e.indifferent.kappa == 0)]
+    alien, usual = (
+        per_seed(t[(t.family == family) & (t.mover == mover)], "rho", seeds, s) for family in ("alien", "recurrent")
+    )
+    return alien - usual
+
+
+def agents(e: Evidence, head: str) -> tuple[list[int], list[int]]:
+    """Seeds whose agents of both tests are competent, and those where one is not."""
+    groups = [e.agents(head, "alien"), e.agents(head), e.agents(head, exposure=TAUGHT)]
+    asked = set.intersection(*({*passed, *failed} for passed, failed in groups))
+    passed = set.intersection(*(set(passed) for passed, _ in groups))
+    return sorted(asked & passed), sorted(asked - passed)

@@ -1,0 +1,122 @@
+"""What world models have in common: layers, and the losses and imagination of those that predict observations."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..world import ACTIONS
+
+CODED = len(ACTIONS) + 1  # values of a previous action: none yet, or one of five
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of the given widths with SiLU between them."""
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*[m for layer in layers[:-1] for m in (layer, nn.SiLU())], layers[-1])
+
+
+def coded(action: Tensor, like: Tensor) -> Tensor:
+    """Previous actions [...] one-hot [..., A + 1] in the precision of another tensor."""
+    return F.one_hot(action, CODED).to(like.dtype)
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit over time (Cho et al. 2014), in the form and with the initialisation of `torch.nn.GRU`.
+
+    Written out because `nn.GRU` cannot be trained as a population of stacked weights.
+    """
+
+    def __init__(self, inputs: int, latent: int):
+        super().__init__()
+        self.input, self.state = nn.Linear(inputs, 3 * latent), nn.Linear(latent, 3 * latent)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(latent**-0.5), latent**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, inputs] -> states [B, T, D], from zeros; gates in float32 whatever the products are in."""
+        gates = self.input(x).float()
+        h, states = gates.new_zeros(len(x), gates.shape[-1] // 3), []
+        for now in gates.unbind(1):  # indexing gates[:, t] instead costs a quarter of the update
+            h = self.step(now, h)
+            states.append(h)
+        return torch.stack(states, 1)
+
+    def step(self, now: Tensor, h: Tensor) -> Tensor:
+        """The next state [..., D] from the input's part of the gates, now [..., 3 D], and the state h [..., D]."""
+        before = self.state(h)
+        r_in, u_in, n_in = now.chunk(3, -1)
+        r_h, u_h, n_h = before.chunk(3, -1)
+        reset, update = torch.sigmoid(r_in + r_h), torch.sigmoid(u_in + u_h)
+        return torch.lerp(torch.tanh(torch.addcmul(n_in, reset, n_h)), h, update)
+
+
+class WorldModel(nn.Module):
+    """What the training loop asks of a family.
+
+    trained: whether there is anything to train; noise: uniform numbers that it takes for every frame it learns from;
+    taught: whether it learns from own reward (a control, then).
+    """
+
+    trained: bool = True
+    noise: int = 0
+    taught: bool = False
+
+
+class Predictive(WorldModel):
+    """A family that decodes o_t from z_t and predicts o_{t+1} from z_t and a_t (the other's action has to be expected).
+
+    It has `encode` and `decoder`, `predictor`, or methods `decode` and `predict` of its own, and imagines by seeing
+    what it predicts.
+    """
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z [..., D] -> o_t [..., F]."""
+        return self.decoder(z)
+
+    def predict(self, z: Tensor, action: Tensor) -> Tensor:
+        """z [..., D] and actions [...] coded as previous actions -> o_{t+1} [..., F]."""
+        return self.predictor(torch.cat([z, coded(action, z)], -1))
+
+    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
+        """Squared errors, summed over F, {reconstruction, prediction}: [B, T], zero in prediction's last frame."""
+        z = self.encode(obs, prev_action) if z is None else z
+        guess = self.predict(z[:, :-1], prev_action[:, 1:])
+        losses = {
+            "reconstruction": (self.decode(z) - obs).square().sum(-1),
+            "prediction": F.pad((guess - obs[:, 1:]).square().sum(-1), (0, 1)),
+        }
+        assert all(loss.shape == obs.shape[:2] for loss in losses.values())
+        return losses
+
+    def imagine(self, obs: Tensor, prev_action: Tensor, actions: Tensor) -> Tensor:
+        """Codes [B, H, D] of H frames that follow obs [B, T, F], unseen: actions [B, H], coded as previous actions."""
+        for action in actions.unbind(1):
+            last = self.encode(obs, prev_action)[:, -1]
+            obs = torch.cat([obs, self.predict(last, action)[:, None]], 1)
+            prev_action = torch.cat([prev_action, action[:, None]], 1)
+        return self.encode(obs, prev_action)[:, -actions.shape[1] :]
+
+
+class Dynamics(nn.Module):
+    """A recurrent predictor of codes: a GRU over (z_t, a_t) whose state tells z_{t+1}, from static codes."""
+
+    def __init__(self, latent: int, width: int, outputs: int):
+        super().__init__()
+        self.cell = GRU(latent + CODED, width)
+        self.out = mlp(width, width, outputs)
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        """z [B, T, D], actions [B, T] that follow, coded as previous actions -> [B, T, outputs] about the next z."""
+        return self.out(self.cell(torch.cat([z, coded(actions, z)], -1)))
+
+    def imagine(self, z: Tensor, prev_action: Tensor, actions: Tensor) -> Tensor:
+        """Codes [B, H, D] that follow z [B, T, D]: what the predictor tells, fed back to it."""
+        done, latent = prev_action[:, 1:], z.shape[-1]
+        for action in actions.unbind(1):
+            done = torch.cat([done, action[:, None]], 1)
+            z = torch.cat([z, self(z, done)[:, -1:, :latent]], 1)
+        return z[:, -actions.shape[1] :]
