@@ -136,6 +136,7 @@ def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
     assert len(shown) == len(set(shown)), "no two agents have the same name"
     usual = study.continuity(seeds=2)
     more = [*study.development(seeds=2), *study.switched(seeds=2), *study.scaling(seeds=2)]
+    more += [*study.generality(seeds=2), *study.leakage(seeds=2)]
     assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells, *more}
 
 
@@ -155,6 +156,9 @@ def tiny(monkeypatch):
     """A profile of one agent, every kind of cell in miniature."""
     sizes = study.Profile(
         1,
+        1,
+        1,
+        dict.fromkeys(study.RECIPES, 1),
         1,
         1,
         {"episodes": 128, "frames": 8},

@@ -12,7 +12,7 @@ from .base import CODED, GRU, WorldModel, coded, mlp
 CLASSES = 4  # of each categorical variable
 UNIMIX = 0.01  # share of the uniform distribution in every categorical one
 KL = 0.02  # weight against squared error: that of observations with a standard deviation of .1
-DYNAMICS, REPRESENTATION = 1.0, 0.1  # balance: the prior learns from the posterior more than the other way round
+DYNAMICS, REPRESENTATION = 5.0, 0.1  # balance: the prior is to learn from the posterior, and hardly the reverse
 FREE = 0.1  # nats that the representation may keep for nothing
 
 
