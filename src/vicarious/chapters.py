@@ -166,6 +166,28 @@ class Scaling(Parameters):
         return study.PROFILES[self.profile].scaled
 
 
+class Generality(Sweep):
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the verdicts are read, cos(angle)"
+    )
+    readout: Literal["reward", "value"] = Field("reward", description="head that the figures show")
+
+    def agents(self) -> list[config.Stage]:
+        return study.generality(self.profile, self.seeds)
+
+
+class Leakage(Sweep):
+    similarity: float = Field(
+        0.5, ge=0, le=1, description="looks of the other at which the residue is read, cos(angle)"
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, le=10, description="a further weight decay once the coupling has ceased, 0 being there already"
+    )
+
+    def agents(self) -> list[config.Stage]:
+        return study.leakage(self.profile, self.seeds, (self.weight_decay,))
+
+
 class Verdicts(Parameters):
     def agents(self) -> list[config.Stage]:
         return study.everything(self.profile, self.seeds)
@@ -191,8 +213,10 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "04-misgeneralisation": Misgeneralisation,
     "05-continuity": Continuity,
     "06-scaling": Scaling,
+    "07-generality": Generality,
     "08-stimuli": Stimuli,
     "09-extinction": Extinction,
+    "10-leakage": Leakage,
     "verdicts": Verdicts,
     "cost": Cost,
 }

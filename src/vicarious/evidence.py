@@ -22,8 +22,8 @@ class Evidence:
     interventions: coefficients after them, where there were any; precision: by half and set of scenes; development:
     while world model and heads learnt together; extinction: while labels of the other's contacts were given, and
     progress what was learnt from then; curves: while reward models of every capacity learnt, with own R2; imagined: of
-    frames that world models imagined; decoupling: after a coupling had ceased; indifferent: value of what is worth
-    nothing to the self.
+    frames that world models imagined; decoupling: after a coupling had ceased; nearness: of items in value, by
+    what they are worth to the self.
     altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
     """
 
@@ -38,7 +38,7 @@ class Evidence:
     curves: pd.DataFrame | None = None
     imagined: pd.DataFrame | None = None
     decoupling: pd.DataFrame | None = None
-    indifferent: pd.DataFrame | None = None
+    nearness: pd.DataFrame | None = None
     s: float = S
     exposure: float = P
     altered: bool = False
@@ -75,7 +75,8 @@ class Evidence:
         }
         if imagined is not None:
             where["imagined"] = metrics.over_expected(*imagined)
-        where["indifferent"] = metrics.indifferent(responses[~truth], responses[truth])
+        if (responses.readout == "value").any():
+            where["nearness"] = metrics.nearness(responses[~truth], responses[truth])
         watched = None if development is None else metrics.relative(*development)
         gates = metrics.competence(table, measures)
         return cls(table, gates, measures, interventions, development=watched, **by_truth, **where)

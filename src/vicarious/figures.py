@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from . import calibration, development, metrics, scaling, stats
+from . import calibration, development, generality, leakage, metrics, scaling, stats
 from .evidence import Evidence
 from .world import State
 
@@ -914,4 +914,118 @@ def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) ->
     ax.minorticks_off()
     ax.invert_xaxis()
     ax.legend(fontsize=9)
+    return fig
+
+
+def families(rows: pd.DataFrame, bars: dict[str, float]) -> Figure:
+    """Coefficient and excess family by family: rows with panel, family, mode, estimate, low, high and counts.
+
+    Filled where contacts are observed, hollow where they are imagined, pale where the family does not count.
+    bars: panel -> the bar of the rule.
+    """
+    names = list(dict.fromkeys(rows.family))
+    fig, axes = plt.subplots(
+        1, len(bars), figsize=(4.6 * len(bars), 0.5 * len(names) + 1.3), sharey=True, squeeze=False
+    )
+    for ax, (panel, bar) in zip(axes[0], bars.items(), strict=True):
+        for row in rows[rows.panel == panel].itertuples():
+            observed = row.mode == "observed"
+            y = -names.index(row.family) + (0.13 if observed else -0.13)
+            colour = (
+                COLOURS["other" if observed else "taught"] if row.family in generality.FAMILIES else COLOURS["pixels"]
+            )
+            alpha = 1.0 if row.counts else 0.35
+            ax.hlines(y, row.low, row.high, color=colour, lw=2, alpha=alpha)
+            ax.plot(row.estimate, y, "o", ms=6, color=colour, mfc=colour if observed else "white", alpha=alpha)
+        ax.axvline(0, color="0.7", lw=0.8)
+        ax.axvline(bar, color="0.7", lw=0.8, ls="--")
+        ax.set(xlabel=panel)
+        ax.set_yticks(-np.arange(len(names)), names)
+    axes[0, 0].plot([], [], "o", color=COLOURS["other"], label="contact observed")
+    axes[0, 0].plot([], [], "o", mfc="white", color=COLOURS["taught"], label="contact imagined")
+    fig.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return fig
+
+
+def spectra(evidence: Evidence, readout: str, names: list[str], mark: float) -> Figure:
+    """rho against similarity, a panel a family with the pixel control dashed: other in colour, drifter green."""
+    fig, panels = _panels(len(names), 3, sharex=True, sharey=True)
+    t = evidence.coefficients
+    t = t[(t.readout == readout) & (t.kind == "empathy") & np.isclose(t.exposure, evidence.exposure) & (t.kappa == 0)]
+    for ax, family in zip(panels, names, strict=False):
+        own = t[t.family == family]
+        for table, colour, label, line in (
+            (t[(t.family == "pixels") & (t.mover == "other")], COLOURS["pixels"], "other, heads on pixels", "--"),
+            (own[own.mover == "drifter"], COLOURS["drifter"], "drifter", ":"),
+            (own[own.mover == "other"], COLOURS["other"], "other", "-"),
+        ):
+            x, y = _levels(table, "rho")
+            _band(ax, x, y, colour, label, line)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set_title(family)
+        similarity_axis(ax, mark)
+        ax.set(xlabel="")
+        ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", ".59", ".95"])
+    for ax in list(panels)[len(names) :]:
+        ax.set_axis_off()
+    fig.supxlabel("similarity of looks", fontsize=11)
+    fig.supylabel(f"rho, {readout} head", fontsize=11)
+    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def properties(table: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """rho of every family against what its codes are like, one panel a property; table: families by columns."""
+    fig, panels = _panels(len(names), sharey=True)
+    for ax, (name, label) in zip(panels, names.items(), strict=True):
+        ax.plot(table[name], table.rho, "o", color=COLOURS["other"])
+        for family, x, y in zip(table.index, table[name], table.rho, strict=True):
+            if np.isfinite(x):
+                ax.annotate(family, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        ax.margins(x=0.25, y=0.15)
+        ax.set(xlabel=label)
+    fig.supylabel("rho", fontsize=11)
+    return fig
+
+
+def decoupled(evidence: Evidence, seeds: list[int], looks: tuple[float, ...]) -> Figure:
+    """rho of the value function since all coupling ceased, and of one that never was coupled; columns are looks."""
+    fig, axes = plt.subplots(1, len(looks), figsize=(4.2 * len(looks), 3.7), sharey=True, squeeze=False)
+    for ax, s in zip(axes[0], looks, strict=True):
+        for kappa, colour, label in (
+            (1.0, COLOURS["taught"], "coupled before"),
+            (0.0, COLOURS["pixels"], "never coupled"),
+        ):
+            x, y = leakage.course(evidence, seeds, kappa, s)
+            _band(ax, x, y, colour, label)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        _training_axis(ax, x[-1], "updates since")
+        ax.set_title(f"s = {s:g}")
+    axes[0, 0].set_ylabel("rho, value function")
+    axes[0, 0].legend(fontsize=9)
+    return fig
+
+
+def tastes(panels: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Value of what is near by what it is worth to the self: panel -> world -> [n, K], pale lines agents."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.9), sharey=True, squeeze=False)
+    for ax, (title, worlds) in zip(axes[0], panels.items(), strict=True):
+        for shift, (name, y) in zip((-0.08, 0.08), worlds.items(), strict=True):
+            colour = COLOURS["taught"] if shift > 0 else COLOURS["pixels"]
+            x = np.arange(y.shape[1]) + shift
+            ax.plot(x, y.T, color=colour, lw=0.4, alpha=0.3)
+            found = [stats.interval(column, resamples=999) for column in y.T]
+            ax.errorbar(
+                x,
+                y.mean(0),
+                np.abs(np.array([(i.low, i.high) for i in found]).T - y.mean(0)),
+                fmt="o-",
+                ms=5,
+                color=colour,
+                label=name,
+            )
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set(title=title, xticks=range(y.shape[1]), xlabel="worth to the self")
+    axes[0, 0].set_ylabel("value near less far, over the true slope")
+    axes[0, 0].legend(fontsize=9)
     return fig

@@ -49,17 +49,21 @@ def half_life(e: Evidence, seeds: list[int], s: float | None = None, **dials) ->
     return np.where(gone.any(1), updates[gone.argmax(1)], np.nan).astype(float)
 
 
+def near(e: Evidence, seeds: list[int], family: str, valence: float, mover: str = "self", s: float = 1.0) -> np.ndarray:
+    """How much dearer [n] an item is when it is near, to heads of one world's agents, over the true slope of value."""
+    if e.nearness is None:
+        return np.full(len(seeds), np.nan)
+    t = e.nearness[np.isclose(e.nearness.exposure, e.exposure) & (e.nearness.kappa == 0)]
+    return per_seed(t[(t.family == family) & (t.mover == mover) & (t.valence == valence)], "rho", seeds, s)
+
+
 def taste(e: Evidence, seeds: list[int], mover: str = "self", s: float = 1.0) -> np.ndarray:
     """How much dearer [n] what only others seek has become to the self, in units of the reward that it seeks itself.
 
     Nearness of the worthless kind of item in value, less that of the agent of the same seed in whose world nobody
     seeks it.
     """
-    t = e.indifferent[np.isclose(e.indifferent.exposure, e.exposure) & (e.indifferent.kappa == 0)]
-    alien, usual = (
-        per_seed(t[(t.family == family) & (t.mover == mover)], "rho", seeds, s) for family in ("alien", "recurrent")
-    )
-    return alien - usual
+    return near(e, seeds, "alien", 0.0, mover, s) - near(e, seeds, "recurrent", 0.0, mover, s)
 
 
 def agents(e: Evidence, head: str) -> tuple[list[int], list[int]]:

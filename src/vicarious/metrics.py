@@ -156,22 +156,17 @@ def worth(
     return float(line(wide.index.to_numpy(float), Kind(contrast)) @ y)
 
 
-def indifferent(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """How much nearer value there is in what is worth nothing to the self, per agent, mover and similarity.
+def nearness(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """How much more value there is when an item is near, per agent, mover, similarity and valence, as `rho`.
 
-    Event less twin at approach for valence 0, over the true slope of value; `excess` is beyond what V_pi has there.
+    Event less twin at approach, over the true slope of the same on valence for the self.
     """
     kind = KINDS["value"]["empathy"]
-
-    def near(table: pd.DataFrame, index: list[str]) -> pd.Series:
-        own = table[(table.readout == "value") & (table.valence == 0) & table.contact.isin(["event", "twin"])]
-        own = own[own.phase == "approach"]
-        wide = own.pivot_table(index=index, columns="contact", values="mean", observed=True)
-        return wide["event"] - wide["twin"]
-
+    own = responses[(responses.readout == "value") & (responses.phase == "approach")]
+    index = [*AGENT, "mover", "similarity", "valence"]
+    wide = own.pivot_table(index=index, columns="contact", values="mean", observed=True)
     slope = worth(truth, "value", kind.contrast, "self")
-    found = (near(responses, [*AGENT, "mover", "similarity"]) / slope).rename("rho").reset_index()
-    return found.assign(excess=found.rho - float(near(truth, ["mover"])["self"]) / slope)
+    return ((wide["event"] - wide["twin"]) / slope).rename("rho").reset_index()
 
 
 def expected(truth: pd.DataFrame, returns: pd.DataFrame, ahead: pd.DataFrame, gamma: float) -> pd.Series:

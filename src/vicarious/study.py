@@ -401,12 +401,12 @@ def _viewed(
     return cells
 
 
-def leakage(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
+def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[float, ...] = ()) -> list[config.Stage]:
     """Cells of what outlives a coupling, and of what others seek who have another taste.
 
     Value functions converged at kappa = 1 and at kappa = 0, all labels given, go on at kappa = 0; at several weight
-    decays, and with fewer hidden units, for some of the seeds.  World models and heads of a world whose others are of
-    alien taste are shown the reference study's scenes.
+    decays (decays: further ones), and with fewer hidden units, for some of the seeds.  World models and heads of a
+    world whose others are of alien taste are shown the reference study's scenes.
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
@@ -421,7 +421,10 @@ def leakage(profile: str = "paper", seeds: int | None = None) -> list[config.Sta
             cells.append(config.Responses(heads=head(kappa), battery=battery))
             cells.append(config.Decoupling(heads=head(kappa), battery=battery, past=sizes.past["between"]))
             if few:
-                more = [config.Decoupling(heads=head(kappa), battery=battery, past=1, weight_decay=d) for d in DECAYS]
+                more = [
+                    config.Decoupling(heads=head(kappa), battery=battery, past=1, weight_decay=d)
+                    for d in (*DECAYS, *decays)
+                ]
                 cells += [*more, config.Decoupling(heads=head(kappa, width=NARROW), battery=battery, past=1)]
         world = config.World(taste="alien")
         alien = model.model_copy(update={"data": model.data.model_copy(update={"world": world})})
