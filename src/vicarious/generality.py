@@ -115,3 +115,58 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
         r, p = scipy.stats.spearmanr(own.rho, own[name]) if len(own) > 2 else (np.nan, np.nan)
         rows.append({"property": label, "families": len(own), "rank correlation": r, "p": p})
     return pd.DataFrame(rows).set_index("property")
+
+
+def counts(e: Evidence, readout: str, family: str, mode: str) -> bool:
+    """Whether a case passes its gates: nine in ten agents competent, and who moved decodable."""
+    passed, failed = agents(mode, family, e, readout)
+    decodable = bool(passed) and _mean(e.measure("auc", passed, family)) >= metrics.IDENTITY
+    return decodable and len(passed) >= metrics.PASSING * (len(passed) + len(failed))
+
+
+def intervals(e: Evidence, readout: str) -> pd.DataFrame:
+    """rho and excess over inputs of every family's competent agents, and rho of controls, as rows of a figure.
+
+    Columns panel, family, mode, estimate, low, high, n, counts.
+    """
+    rows = []
+    for family, mode in present(e):
+        seeds = agents(mode, family, e, readout)[0]
+        if len(seeds) < 2:
+            continue
+        over = excess(mode, e, readout, seeds, family)
+        found = {
+            "rho": rho(mode)(e, readout, seeds, family=family),
+            "excess over inputs": over[:, over.mean(0).argmin()],
+        }
+        rows += [_interval(panel, family, mode, x, counts(e, readout, family, mode)) for panel, x in found.items()]
+    for family in [f for f in (*CONTROLS, "end_to_end") if f in set(e.gates.family)]:
+        passed, failed = e.agents(readout, family)
+        own = e.rho(readout, sorted(passed + failed), family)
+        rows.append(_interval("rho", family, "observed", own, True))
+    return pd.DataFrame(rows)
+
+
+def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) -> dict:
+    found = stats.interval(x)
+    where = {"panel": panel, "family": family, "mode": mode, "counts": counted, "n": found.n}
+    return {**where, "estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def views(e: Evidence, readout: str, names: tuple[str, ...]) -> pd.DataFrame:
+    """rho of agents in every view of the world, by family; the allocentric view of the same seeds beside."""
+    rows = []
+    for label in sorted(f for f in set(e.gates.family) if ":" in f):
+        family, view = label.split(":")
+        passed, failed = e.agents(readout, label)
+        seeds = sorted(passed + failed)
+        for name, source in ((view, label), ("allocentric", family)):
+            row = {"family": family, "view": name, "agents": len(seeds), "competent": len(e.agents(readout, source)[0])}
+            row["own slope"] = e.rho(readout, seeds, source, "self", 1.0).mean()
+            row["AUC who moved"] = _mean(e.measure("auc", seeds, source))
+            for s in (0.0, e.s, 0.9):
+                row[f"rho({s:g})"] = stats.interval(e.rho(readout, seeds, source, s=s))
+            rows.append(row)
+    table = pd.DataFrame(rows).drop_duplicates(["family", "view"])
+    order = {view: i for i, view in enumerate(names)}
+    return table.sort_values(["family", "view"], key=lambda c: c.map(order) if c.name == "view" else c)

@@ -17,12 +17,12 @@ from .base import CODED, GRU, Predictive, coded, mlp
 class Grid(nn.Module):
     """Observations as cells: obs [..., F] -> [..., N, C], each with its neighbours, and a learnt place of each cell."""
 
-    def __init__(self, cfg: config.World, features: int, width: int):
+    def __init__(self, cfg: config.World, features: int, width: int, scale: float = 1.0):
         super().__init__()
         rows, columns = world.grid(cfg)
         self.cells = rows * columns
         self.channels = features // self.cells
-        self.place = nn.Parameter(torch.randn(self.cells, width))
+        self.place = nn.Parameter(scale * torch.randn(self.cells, width))
         padded = F.pad(torch.arange(self.cells).view(1, rows, columns), (1, 1, 1, 1), value=self.cells)
         self.near = padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(-2).flatten(0, -2)  # [N, 9], N where there is none
 

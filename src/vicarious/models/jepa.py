@@ -33,7 +33,7 @@ class JEPA(WorldModel):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.noise = SLICES
-        self.encoder = mlp(features, cfg.width, cfg.latent)
+        self.encoder = mlp(features, 2 * cfg.width, cfg.latent)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, cfg.latent)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Slots(Predictive):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.size, width = max(2, cfg.latent // 4), cfg.width // 4
-        self.grid = Grid(cfg.data.world, features, width)
+        self.grid = Grid(cfg.data.world, features, width, width**-0.5)
         self.content, self.token = nn.Linear(self.grid.channels, width), mlp(width, width, 2 * self.size)
         self.first = nn.Parameter(torch.randn(SLOTS, self.size))
         self.norm, self.query = nn.LayerNorm(self.size), nn.Linear(self.size, self.size)
@@ -37,9 +37,10 @@ class Slots(Predictive):
         tokens = F.silu(self.content(self.grid.split(obs)) + self.grid.place)
         key, value = self.token(tokens).float().chunk(2, -1)  # [B, T, N, d]
         slots, states = self.first.expand(len(obs), -1, -1), []
-        for k, v, a in zip(key.unbind(1), value.unbind(1), coded(prev_action, obs).unbind(1), strict=True):
-            slots = self._seen(self._on(slots, a), k, v)
-            states.append(slots.flatten(-2))
+        with torch.autocast(obs.device.type, enabled=False):  # products too small to gain from it
+            for k, v, a in zip(key.unbind(1), value.unbind(1), coded(prev_action, obs).unbind(1), strict=True):
+                slots = self._seen(self._on(slots, a), k, v)
+                states.append(slots.flatten(-2))
         return torch.stack(states, 1)
 
     def _on(self, slots: Tensor, action: Tensor) -> Tensor:
