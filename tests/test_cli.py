@@ -102,10 +102,13 @@ def test_published_verdicts_are_live():
         "P5/data/p.1",
         "P7",
         "F1",
+        "A",
         "B",
     ):
         assert rows[name]["verdict"] in {"supported", "contradicted", "inconclusive"} and rows[name]["n"] >= 10
-    assert rows["A"]["verdict"] == "pending"
+    for name in ("P6a/reward", "P6b/reward", "P6a/value", "P6b/value"):
+        assert rows[name]["verdict"] in {"supported", "contradicted", "inconclusive"} and rows[name]["n"] >= 1
+    assert {name for name, row in rows.items() if row["verdict"] == "pending"} == {"F2"}
 
 
 def test_a_corrupt_result_ends_in_one_line(tmp_path, monkeypatch):

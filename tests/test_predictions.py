@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 
-from vicarious import metrics, predictions, rules, stimuli
+from vicarious import generality, metrics, predictions, rules, stimuli
 
 LEVELS = tuple(stimuli.similarity(stimuli.angles(7)))
 AT_S = 30.0  # dose, 90 degrees less the angle, of looks at s = .5
@@ -28,23 +28,30 @@ def evidence(
     passing=1.0,
     shape=lambda dose: dose / AT_S,
     patched=0.3,
+    families=None,
+    imagined=None,
 ):
     """n agents per family with these coefficients at s = .5 for both heads, and codes that transfer so well.
 
-    shape: of the coefficient over the dose of looks, 1 at s = .5; patched: what a patch along the axis adds.
+    shape: of the coefficient over the dose of looks, 1 at s = .5; patched: what a patch along the axis adds; families:
+    further families, with what is particular to their agents; imagined: coefficients of imagined contacts by family.
     """
+    usual = {"other": other, "auc": auc, "own": own}
+    special = {"recurrent": usual} | {name: usual | more for name, more in (families or {}).items()}
     rng, parts, measures, moved = np.random.default_rng(0), [], [], []
     for seed in range(n):
-        for family in ("recurrent", "pixels", "untrained"):
+        for family in (*special, "pixels", "untrained"):
+            here = special.get(family, usual)
             jitter, good = rng.normal(0, noise), seed < passing * n
 
-            def gain(readout, mover, s, family=family, jitter=jitter, good=good):
+            def gain(readout, mover, s, family=family, jitter=jitter, good=good, here=here):
                 if mover == "self":
-                    return own if good else 0.5
+                    return here["own"] if good else 0.5
                 share = float(shape(90 - np.degrees(np.arccos(s))))
-                if family != "recurrent":
+                if family not in special:
                     return pixels * share + jitter
-                return orthogonal + ({"other": other, "drifter": drifter}[mover] - orthogonal) * share + jitter
+                at = {"other": here["other"], "drifter": drifter}[mover]
+                return orthogonal + (at - orthogonal) * share + jitter
 
             if family == "recurrent":
                 moved += paths(seed, lambda s, gain=gain: gain("reward", "other", s), patched, rng.normal(0, noise))
@@ -53,8 +60,8 @@ def evidence(
             measures.append(agent | {"measure": "value_r", "value": 0.95})
             measures.append(agent | {"measure": "r2", "value": 0.9})
             code = {
-                "transfer": (transfer if family == "recurrent" else control) + jitter,
-                "auc": auc,
+                "transfer": (transfer if family in special else control) + jitter,
+                "auc": here["auc"],
                 "p_self": 0.01,
                 "null0": -0.1 + jitter,
             }
@@ -63,7 +70,28 @@ def evidence(
                     measures.append(agent | {"mover": "other", "similarity": s, "measure": name, "value": value})
     moved = pd.DataFrame(moved, columns="seed path alpha similarity slope readout".split())
     moved = moved.assign(family="recurrent", exposure=0.0, kappa=0.0, mover="other")
-    return predictions.Evidence.of(pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures), moved)
+    more = {"imagined": (foreseen(n, imagined, rng, noise), ONE)} if imagined else {}
+    tables = pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures)
+    return predictions.Evidence.of(*tables, moved, **more)
+
+
+ONE = pd.Series(1.0, pd.MultiIndex.from_product([("self", "other", "drifter"), ("reward", "value")], names=["m", "r"]))
+
+
+def foreseen(n, families, rng, noise):
+    """Slopes of contacts that agents of these families imagine: family -> (own, other's at s = .5)."""
+    rows = []
+    for family, (own, other) in families.items():
+        for seed in range(n):
+            jitter = rng.normal(0, noise)
+            for readout in ("reward", "value"):
+                rows.append((seed, family, "self", 1.0, readout, own + jitter))
+                share = [(90 - np.degrees(np.arccos(s))) / AT_S for s in LEVELS]
+                rows += [
+                    (seed, family, "other", s, readout, other * x + jitter) for s, x in zip(LEVELS, share, strict=True)
+                ]
+    table = pd.DataFrame(rows, columns="seed family mover similarity readout slope".split())
+    return table.assign(exposure=0.0, kappa=0.0)
 
 
 def paths(seed, rho, patched, jitter):
@@ -95,10 +123,45 @@ BY_DEGREES = ["P3", "P3/conduct", "P4"]
 def test_planted_empathy_is_supported_and_everything_else_pending():
     found = verdict(evidence())
     told = {k: v for k, v in found.items() if v != "pending"}
-    unwatched = ["P7", "B", *(k for k in told if k.startswith("P5"))]
-    assert {k: told.pop(k) for k in unwatched} == dict.fromkeys(unwatched, "inconclusive") and len(unwatched) == 10
+    unwatched = ["P7", "A", "B", *(k for k in told if k.startswith(("P5", "P6")))]
+    assert {k: told.pop(k) for k in unwatched} == dict.fromkeys(unwatched, "inconclusive") and len(unwatched) == 15
     assert told == dict.fromkeys([*LIVE, *BY_DEGREES], "supported")
-    assert {"P6a/reward", "F2", "A"} <= {k for k, v in found.items() if v == "pending"}
+    assert {k for k, v in found.items() if v == "pending"} == {"F2"}
+
+
+OTHERS = [f for f in generality.FAMILIES if f != "recurrent"]
+
+
+@pytest.mark.parametrize(
+    ("families", "imagined", "expected"),
+    [
+        ({f: {} for f in OTHERS}, None, "supported"),
+        ({f: {} for f in OTHERS}, {"rssm": (1.0, 0.4)}, "supported"),
+        ({f: {} for f in OTHERS[:4]}, None, "inconclusive"),
+        ({f: {"other": 0.0} if f == "jepa" else {} for f in OTHERS}, None, "contradicted"),
+        ({f: {"other": 0.0, "own": 0.5} if f == "jepa" else {} for f in OTHERS}, None, "supported"),
+        ({f: {"other": 0.0, "auc": 0.6} if f == "jepa" else {} for f in OTHERS}, None, "supported"),
+        ({f: {} for f in OTHERS}, {"rssm": (1.0, 0.0)}, "contradicted"),
+        ({f: {} for f in OTHERS}, {"rssm": (0.5, 0.0)}, "supported"),
+    ],
+    ids=[
+        *("all", "imagined too", "five families", "one without", "one without, incompetent", "one without, confused"),
+        *("one without in imagination", "one that cannot imagine"),
+    ],
+)
+def test_whenever_takes_every_competent_family(families, imagined, expected):
+    table = predictions.verdicts(evidence(n=12, families=families, imagined=imagined)).set_index("id")
+    assert table.verdict["P6a/reward"] == expected
+    count = 1 + sum("own" not in more and "auc" not in more for more in families.values())
+    assert table.n["P6a/reward"] == count
+
+
+def test_a_family_is_compared_with_its_own_controls():
+    beyond = evidence(n=12, families={f: {"other": -0.1} if f == "vae" else {} for f in OTHERS})
+    table = predictions.verdicts(beyond).set_index("id")
+    assert table.verdict["P6b/reward"] == "contradicted", "less than heads on pixels have"
+    low, high = table.ci_low["P6b/reward"], table.ci_high["P6b/reward"]
+    assert low < table.estimate["P6b/reward"] < high and high - low > 0.2, "families differ"
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,8 @@ def golden() -> dict:
         "simulations": config.Simulations(studies=20, agents=(10,), resamples=199),
         "joint": config.Joint(model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
         "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
+        "decoupling": config.Decoupling(heads=cells[1].heads, battery=tiny_battery(), past=2),
+        "imagined": config.Imagined(**small),
         "curve": config.Curve(
             model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
         ),
@@ -343,6 +345,8 @@ def golden() -> dict:
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
             "joint": store.read(more["joint"].address).tables["development"]["slope"][::31],
             "extinction": store.read(more["extinction"].address).tables["extinction"]["slope"][::7],
+            "decoupling": store.read(more["decoupling"].address).tables["decoupling"]["slope"][::7],
+            "imagined": store.read(more["imagined"].address).tables["imagined"]["slope"][::2],
             "curve": store.read(more["curve"].address).tables["curves"]["slope"][::3],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}

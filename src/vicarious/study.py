@@ -76,7 +76,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "transformer": {"updates": 1500},
     "vae": {"updates": 1500},
     "conv": {"updates": 1000},
-    "slots": {},
+    "slots": {"updates": 750},
     "end_to_end": {"updates": 1000},
 }
 VIEWS = ("left", "centred")
