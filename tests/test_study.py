@@ -161,6 +161,7 @@ def tiny(monkeypatch):
         dict.fromkeys(study.RECIPES, 1),
         1,
         1,
+        1,
         {"episodes": 128, "frames": 8},
         {"latent": 8, "width": 16, "updates": 5},
         {"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},

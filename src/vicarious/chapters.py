@@ -176,7 +176,10 @@ class Generality(Sweep):
         return study.generality(self.profile, self.seeds)
 
 
-class Leakage(Sweep):
+class Leakage(Parameters):
+    seeds: int = Field(
+        study.PROFILES["paper"].leaking, ge=1, le=1000, description="number of independently trained agents"
+    )
     similarity: float = Field(
         0.5, ge=0, le=1, description="looks of the other at which the residue is read, cos(angle)"
     )
@@ -186,6 +189,9 @@ class Leakage(Sweep):
 
     def agents(self) -> list[config.Stage]:
         return study.leakage(self.profile, self.seeds, (self.weight_decay,))
+
+    def planned(self) -> int:
+        return study.PROFILES[self.profile].leaking
 
 
 class Verdicts(Parameters):

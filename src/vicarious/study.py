@@ -80,7 +80,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "end_to_end": {"updates": 1000},
 }
 VIEWS = ("left", "centred")
-VIEWED = ("recurrent", "transformer", "vae", "pixels")  # families that are also shown the world in other views
+VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views
 DECAYS = (0.0, 0.1, 1.0)  # weight decay once a coupling has ceased, beside the usual one
 NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
@@ -92,8 +92,8 @@ class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
     seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity.
-    families: of the families of the generality study, of those that others' views of the world are asked of, and of
-    what is asked of fewer than a sweep's agents in the study of leakage.
+    families: of every family of the generality study, views: of those that see the world in other views; leaking: of
+    the study of leakage, dials: of its heads of other weight decay and width.
     past: for how many times the updates of convergence heads go on when labels are given (p = 0 and 1, between, and
     with others withheld).  base, curve: the world model and the learning curves at which the axes of capacity cross;
     axes: their levels.
@@ -104,6 +104,7 @@ class Profile:
     scaled: int
     families: dict[str, int]
     views: int
+    leaking: int
     dials: int
     data: dict
     model: dict
@@ -124,10 +125,12 @@ PROFILES = {
         40,
         20,
         10,
-        {"recurrent": 20, "rssm": 20, "jepa": 20}
-        | dict.fromkeys(("transformer", "vae", "conv", "slots", "end_to_end"), 10),
+        {"recurrent": 20}
+        | dict.fromkeys(("rssm", "jepa", "transformer", "vae", "conv", "slots"), 10)
+        | {"end_to_end": 5},
         5,
         10,
+        5,
         *[{}] * 8,
         {"ends": 10, "between": 3, "withheld": 1},
         {"width": 256, "state": 128, "latent": 128, "updates": 1000},
@@ -147,6 +150,7 @@ PROFILES = {
         2,
         dict.fromkeys(("recurrent", "rssm", "transformer", "vae", "jepa", "conv"), 2),
         1,
+        2,
         1,
         {"episodes": 4096},
         {"updates": 600},
@@ -381,9 +385,6 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
                 cells.append(config.Imagined(heads=heads(model), battery=battery))
             if seed < sizes.views and family in VIEWED:
                 cells += _viewed(model, battery, heads, probe)
-    for seed in range(sizes.views if seeds is None else min(seeds, sizes.views)):
-        pixels = config.Model(data=config.Episodes(seed=seed, **sizes.data), family="pixels", **sizes.model)
-        cells += _viewed(pixels, battery, heads, probe)
     return list(dict.fromkeys(cells))
 
 
@@ -395,9 +396,10 @@ def _viewed(
     for view in VIEWS:
         data = model.data.model_copy(update={"world": config.World(view=view)})
         seen = model.model_copy(update={"data": data})
-        cells.append(config.Responses(heads=heads(seen), battery=battery))
-        if models.FAMILIES[model.family].trained:
-            cells.append(config.Codes(model=seen, battery=battery, **probe))
+        cells += [
+            config.Responses(heads=heads(seen), battery=battery),
+            config.Codes(model=seen, battery=battery, **probe),
+        ]
     return cells
 
 
@@ -410,7 +412,7 @@ def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[floa
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
-    cells = reference(profile, sizes.sweep if seeds is None else seeds, FAMILIES[:1], (0.0,))
+    cells = reference(profile, sizes.leaking if seeds is None else seeds, FAMILIES[:1], (0.0,))
     for start in [c for c in cells if isinstance(c, config.Responses)]:
         model, few = start.heads.model, start.heads.model.data.seed < sizes.dials
 
@@ -451,7 +453,7 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
     few = None if seeds is None else min(seeds, PROFILES[profile].sweep)
     cells += [*calibration(profile, few), *development(profile, few), *switched(profile, few)]
     cells += scaling(profile, few and min(few, PROFILES[profile].scaled))
-    cells += [*generality(profile, few), *leakage(profile, few)]
+    cells += [*generality(profile, few), *leakage(profile, few and min(few, PROFILES[profile].leaking))]
     return list(dict.fromkeys(cells))
 
 
