@@ -1,6 +1,8 @@
 """Claims about the families of world models: their objectives, their codes, and what they imagine."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,17 +192,12 @@ def test_a_deterministic_world_is_imagined_as_it_is_observed(family):
 def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
     """The README's example, registered and run through the instrument."""
 
-    class Mine(base.Predictive):
-        def __init__(self, cfg, features):
-            super().__init__()
-            self.encoder = base.mlp(features, cfg.width, cfg.latent)
-            self.decoder = base.mlp(cfg.latent, cfg.width, features)
-            self.predictor = base.mlp(cfg.latent + base.CODED, cfg.width, features)
-
-        def encode(self, obs, prev_action):
-            return self.encoder(obs)
-
-    monkeypatch.setitem(models.FAMILIES, "mine", Mine)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Mine" in block)
+    assert len(example.splitlines()) <= 10
+    scope = {name: getattr(base, name) for name in ("Predictive", "CODED", "mlp")}
+    exec(example, scope)
+    monkeypatch.setitem(models.FAMILIES, "mine", scope["Mine"])
     model = config.Model(data=DATA, family="mine", latent=8, width=16, updates=5)
     heads = config.Heads(model=model, width=8, updates=5, reward_updates=5, batch=16)
     battery = config.Battery(scenes=8, rollouts=4, levels=3)

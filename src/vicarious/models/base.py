@@ -107,7 +107,7 @@ class Dynamics(nn.Module):
     def __init__(self, latent: int, width: int, outputs: int):
         super().__init__()
         self.cell = GRU(latent + CODED, width)
-        self.out = mlp(width, width, outputs)
+        self.out = mlp(width, 2 * width, outputs)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
         """z [B, T, D], actions [B, T] that follow, coded as previous actions -> [B, T, outputs] about the next z."""

@@ -58,7 +58,7 @@ class Conv(Predictive):
         self.pooled = nn.Linear(cfg.latent, cfg.latent)
         self.cell = GRU(cfg.latent + CODED, cfg.latent)
         self.decoder = Broadcast(cfg.latent, width, self.grid)
-        self.predictor = Broadcast(cfg.latent + CODED, width, self.grid)
+        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""

@@ -27,7 +27,7 @@ class Slots(Predictive):
         self.first = nn.Parameter(torch.randn(SLOTS, self.size))
         self.norm, self.query = nn.LayerNorm(self.size), nn.Linear(self.size, self.size)
         self.cell = GRU(self.size, self.size)
-        self.onward = mlp(2 * self.size + CODED, width, self.size)
+        self.onward = mlp(2 * self.size + CODED, cfg.width, self.size)
         self.asking = nn.Parameter(torch.randn(self.grid.cells, self.size))
         self.key, self.render = nn.Linear(self.size, self.size), mlp(width, self.grid.channels)
         self.mixed = nn.Linear(self.size, width)

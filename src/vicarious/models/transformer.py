@@ -43,7 +43,7 @@ class Transformer(Predictive):
         self.blocks = nn.Sequential(*[Block(cfg.latent) for _ in range(BLOCKS)])
         self.norm = nn.LayerNorm(cfg.latent)
         self.decoder = mlp(cfg.latent, cfg.width // 2, features)
-        self.predictor = mlp(cfg.latent + CODED, cfg.width // 2, features)
+        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]; T at most the frames of an episode."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import config
 from .base import Dynamics, WorldModel, mlp
 
-KL = 0.02  # weight against squared error: that of observations with a standard deviation of .1
+KL = 0.005  # weight against squared error: that of observations with a standard deviation of .05
 
 
 def kl_to_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class VAE(WorldModel):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.noise = cfg.latent
-        self.encoder = mlp(features, cfg.width, cfg.width // 2, 2 * cfg.latent)
+        self.encoder = mlp(features, 3 * cfg.width // 4, 2 * cfg.latent)
         self.decoder = mlp(cfg.latent, cfg.width, features)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, 2 * cfg.latent)
 

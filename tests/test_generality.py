@@ -1,0 +1,70 @@
+"""Claims about summaries over families of world models."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_predictions import OTHERS, evidence
+
+from vicarious import generality, metrics, responses, stimuli
+from vicarious.evidence import Evidence
+
+
+@pytest.fixture(scope="module")
+def found() -> Evidence:
+    families = {name: {"other": 0.1 * i, "auc": 0.9 if name == "slots" else 1.0} for i, name in enumerate(OTHERS)}
+    return evidence(n=12, families=families, imagined={"rssm": (1.0, 0.3), "vae": (0.5, 0.3)})
+
+
+def test_the_table_has_every_family_and_control_with_its_means(found):
+    table = generality.summary(found, "reward")
+    assert list(table.index) == [*generality.FAMILIES, "pixels", "untrained"]
+    assert table.rho["conv"] == pytest.approx(0.1 * OTHERS.index("conv"), abs=0.03)
+    assert table["imagined rho"]["rssm"] == pytest.approx(0.3, abs=0.03) and np.isnan(table["imagined rho"]["vae"])
+
+
+def test_only_those_who_can_imagine_speak_about_imagination(found):
+    assert generality.agents("imagined", "rssm", found, "reward") == (list(range(12)), [])
+    assert generality.agents("imagined", "vae", found, "reward") == ([], list(range(12)))
+    assert generality.agents("imagined", "conv", found, "reward") == ([], [])
+
+
+def test_confusion_does_not_count(found):
+    assert not generality.counts(found, "reward", "slots", "observed")
+    assert generality.counts(found, "reward", "conv", "observed")
+    rows = generality.intervals(found, "reward")
+    assert not rows[rows.family == "slots"].counts.any() and rows[rows.family == "pixels"].counts.all()
+
+
+def test_families_that_differ_make_a_wide_prediction_interval(found):
+    apart = generality.pooled(found, "reward")
+    same = generality.pooled(evidence(n=12, families={name: {} for name in OTHERS}), "reward")
+    assert apart.n == same.n == len(generality.FAMILIES)
+    assert apart.high - apart.low > 5 * (same.high - same.low)
+    assert same.low < 0.4 < same.high
+
+
+def test_a_property_that_goes_with_empathy_is_found_and_one_that_does_not_is_not(found):
+    table = generality.properties(found, "reward").assign(transfer=lambda t: t.rho)
+    ranks = generality.rank_correlations(table)["rank correlation"]
+    assert ranks["transfer from self to other"] == pytest.approx(1.0)
+    assert abs(ranks["AUC of who moved"]) < 0.9 or np.isnan(ranks["AUC of who moved"])
+
+
+def test_expected_gains_are_those_of_conduct():
+    """Of an item beside it, a body that seeks the good and avoids the bad gets more of the former than a drifter."""
+    from vicarious import config
+
+    battery = config.Battery(scenes=64, rollouts=64, levels=2)
+    scenes = stimuli.make(battery)
+    tables = {}
+    for gamma in (battery.gamma, 1e-4):
+        cfg = battery.model_copy(update={"gamma": gamma})
+        gains = {mover: stimuli.true_returns(cfg, scenes, mover) for mover in stimuli.MOVERS}
+        tables[gamma] = responses.returns(cfg, gains)[0]
+    truth = responses.truth(battery, stimuli.true_returns(battery, scenes)[..., 0])
+    expected = metrics.expected(truth, tables[battery.gamma], tables[1e-4], battery.gamma)
+    assert expected["self", "reward"] == 1.0
+    assert 0.25 < expected["other", "reward"] < 0.5 and 0.1 < expected["drifter", "reward"] < 0.3
+    assert expected["other", "value"] > expected["drifter", "value"]
+    imagined = pd.DataFrame({"mover": ["other"], "readout": ["reward"], "slope": [0.1]})
+    assert metrics.over_expected(imagined, expected).rho[0] == pytest.approx(0.1 / expected["other", "reward"])

@@ -1,0 +1,107 @@
+"""Claims about what outlives a coupling, and about the worth of what only others seek."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_battery, tiny_cells
+from test_metrics import TRUTH, table
+
+from vicarious import config, leakage, metrics, predictions, stimuli, study
+from vicarious.evidence import Evidence
+
+LEVELS = tuple(stimuli.similarity(stimuli.angles(3)))
+UPDATES = np.array([0, 10, 100, 1000])
+
+
+def evidence(n=12, left=0.2, dearer=0.0, own=1.0, alien_own=1.0):
+    """Agents of whose coupling of 1 so much is left, and to whom the worthless is so much dearer in the alien world."""
+    rng, parts, measures, courses = np.random.default_rng(1), [], [], []
+    for seed in range(n):
+        z = rng.normal(0, 0.01)
+        for family, exposure, truth in (("recurrent", 0.0, own), ("recurrent", 1.0, own), ("alien", 0.0, alien_own)):
+            gain = lambda readout, mover, s, truth=truth: truth if mover == "self" else 0.0  # noqa: E731
+            t = table(gain, seed=seed, family=family, exposure=exposure, levels=LEVELS)
+            if family == "alien":  # the worthless item, near
+                t.loc[(t.valence == 0) & (t.contact == "event") & (t.phase == "approach"), "mean"] += dearer + z
+            parts.append(t)
+            agent = {"seed": seed, "family": family, "exposure": exposure, "kappa": 0.0}
+            measures.append(agent | {"measure": "value_r", "mover": "self", "similarity": 1.0, "value": 0.95})
+            measures += [agent | {"measure": "auc", "mover": "other", "similarity": s, "value": 1.0} for s in LEVELS]
+        for kappa in (1.0, 0.0):
+            slope = kappa * (left + (1 - left) * np.exp(-UPDATES / 100)) + z * (kappa > 0)
+            for update, y in zip(UPDATES, slope, strict=True):
+                courses += [(seed, kappa, side, update, s, y) for side in (0, 1) for s in LEVELS]
+    courses = pd.DataFrame(courses, columns="seed kappa side update similarity slope".split())
+    courses = courses.assign(family="recurrent", exposure=1.0, weight_decay=0.01, head_width=128, past=3)
+    courses = courses.assign(readout="value", kind="empathy", mover="other")
+    responses = pd.concat([*parts, TRUTH], ignore_index=True)
+    unit = (
+        metrics.slopes(TRUTH.drop(columns=metrics.AGENT))
+        .query("readout == 'value' and kind == 'empathy'")
+        .slope.iloc[0]
+    )
+    return Evidence.of(responses, pd.DataFrame(measures), decoupling=courses), unit
+
+
+def verdict(**planted):
+    return predictions.verdicts(evidence(**planted)[0]).set_index("id").loc["A"]
+
+
+def test_a_planted_residue_is_found_and_its_half_life():
+    e, unit = evidence(left=0.2)
+    agents = list(range(12))
+    assert leakage.residue(e, agents).mean() * unit == pytest.approx(0.2, abs=0.01)
+    assert leakage.residue(e, agents, 10).mean() * unit == pytest.approx(0.2 + 0.8 * np.exp(-0.1), abs=0.01)
+    assert np.isnan(leakage.residue(e, agents, 11)).all() and np.isnan(leakage.residue(e, [99])).all()
+    assert (leakage.half_life(e, agents) == 100).all()
+
+
+def test_a_planted_taste_is_found():
+    e, unit = evidence(dearer=0.3)
+    agents = list(range(12))
+    assert leakage.taste(e, agents).mean() * unit == pytest.approx(0.3, abs=0.02)
+    assert leakage.near(e, agents, "recurrent", 1.0).mean() > leakage.near(e, agents, "recurrent", 0.0).mean()
+
+
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        ({"left": 0.2}, "supported"),
+        ({"left": 0.0, "dearer": 0.3}, "supported"),
+        ({"left": 0.0, "dearer": 0.0}, "contradicted"),
+        ({"left": 0.2, "alien_own": 0.5}, "inconclusive"),
+    ],
+    ids=["residue", "taste", "neither", "incompetent in the alien world"],
+)
+def test_either_is_enough_and_both_must_be_absent(planted, expected):
+    assert verdict(**planted).verdict == expected
+
+
+@pytest.fixture(scope="module")
+def courses(tmp_path_factory, exact):
+    """Slopes after decoupling of one tiny agent, by what is changed."""
+    from vicarious.store import Store
+
+    folder = tmp_path_factory.mktemp("decoupling")
+    store = Store(folder / "runs", folder / "data")
+    heads = tiny_cells(seed=931)[2].heads.model_copy(update={"kappa": 1.0})
+    fixed = {"heads": heads, "battery": tiny_battery(), "past": 2, "rate": 1e-2}
+    cells = {
+        "ceased": config.Decoupling(**fixed),
+        "kept": config.Decoupling(**fixed, kappa=1.0),
+        "as extinction": config.Extinction(**fixed, readout="value", exposure=1.0),
+        "decayed": config.Decoupling(**fixed, weight_decay=1.0),
+    }
+    study.fill([tiny_battery(), *cells.values()], store, workers=0, device="cpu")
+    return {k: store.read(c.address).tables[c.stage].set_index("update").slope for k, c in cells.items()}
+
+
+def test_a_coupling_that_is_kept_is_the_training_of_extinction(courses):
+    assert courses["kept"].equals(courses["as extinction"])
+
+
+def test_ceasing_and_decay_make_a_difference_once_training_goes_on(courses):
+    last = courses["kept"].index.max()
+    for changed, beside in (("ceased", "kept"), ("decayed", "ceased")):
+        assert np.array_equal(courses[changed][0], courses[beside][0])
+        assert not np.allclose(courses[changed][last], courses[beside][last])
