@@ -72,10 +72,10 @@ WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay wit
 RECIPES: dict[str, dict] = {  # how each family of the generality study is trained where not like the reference
     "recurrent": {},
     "rssm": {"updates": 2000},
-    "jepa": {"updates": 1500},
+    "jepa": {"updates": 2000},
     "transformer": {"updates": 2000},
     "vae": {"updates": 2000},
-    "conv": {"updates": 1000},
+    "conv": {"updates": 1500},
     "slots": {"updates": 750},
     "end_to_end": {"updates": 1000},
 }
