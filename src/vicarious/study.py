@@ -71,7 +71,7 @@ STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its 
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
 RECIPES: dict[str, dict] = {  # how each family of the generality study is trained where not like the reference
     "recurrent": {},
-    "rssm": {"updates": 2000},
+    "rssm": {"updates": 2500},
     "jepa": {"updates": 2000},
     "transformer": {"updates": 2000},
     "vae": {"updates": 2000},
