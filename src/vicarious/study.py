@@ -76,7 +76,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "transformer": {"updates": 2000},
     "vae": {"updates": 2000},
     "conv": {"updates": 1500},
-    "slots": {"updates": 750},
+    "slots": {"updates": 1000},
     "end_to_end": {"updates": 1000},
 }
 VIEWS = ("left", "centred")
