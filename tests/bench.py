@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from vicarious import book, config, episodes, heads, models, population, store, study, world
+from vicarious import book, config, episodes, heads, models, population, store, study, training, world
 from vicarious.models.recurrent import Recurrent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -393,7 +393,7 @@ def race(contenders: list[Contender]) -> tuple[dict[str, list[float]], dict[str,
 def agent(folder: Path) -> None:
     """One seed of the paper, all families and exposures, from nothing on every core; run in a process of its own."""
     cells = study.reference("paper", 1)
-    study.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
+    training.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
 
 
 def memory(pid: int) -> float:
@@ -422,8 +422,8 @@ def one_seed() -> list[dict]:
             raise RuntimeError("the reference study of one seed failed")
         rows, at = [], store.Store(Path(folder) / "runs", Path(folder) / "none")
         taken: dict[str, float] = {}
-        for stage in study.stages(study.reference("paper", 1), store.Store(Path(folder) / "-", Path(folder) / "-")):
-            model = study.model_of(stage) if not isinstance(stage, config.Model) else stage
+        for stage in training.stages(study.reference("paper", 1), store.Store(Path(folder) / "-", Path(folder) / "-")):
+            model = training.model_of(stage) if not isinstance(stage, config.Model) else stage
             name = " on ".join([stage.stage, model.family]) if model else stage.stage
             taken[name] = taken.get(name, 0.0) + at.read(stage.address).manifest["seconds"]
     rows = [{"name": name, "unit": "core-seconds", "median": s} for name, s in taken.items() if s >= 0.1]
@@ -526,7 +526,7 @@ def show(table: dict) -> None:
 
 
 def main() -> int:
-    if todo := study.missing(study.reference(), store.Store()):
+    if todo := training.missing(study.reference(), store.Store()):
         print(f"bench: {len(todo)} results of the paper are missing: run `vicarious study` first", file=sys.stderr)
         return 2
     torch.set_num_threads(CORES)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from vicarious import config, study
+from vicarious import config, study, training
 from vicarious.store import Store
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with study.one_thread():
+    with training.one_thread():
         yield
 
 
@@ -48,7 +48,7 @@ def filled(tmp_path_factory) -> tuple[Store, list[config.Stage]]:
     """A store that holds a tiny study."""
     folder = tmp_path_factory.mktemp("filled")
     store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=study.FAMILIES)
-    study.fill(cells, store, workers=0, device="cpu")
+    training.fill(cells, store, workers=0, device="cpu")
     return store, cells
 
 

@@ -10,7 +10,7 @@ import papermill
 import pytest
 import yaml
 
-from vicarious import book, chapters, metrics, study
+from vicarious import book, chapters, generality, leakage, metrics, models, study
 from vicarious.store import Store, home
 
 ROOT = home()
@@ -119,6 +119,26 @@ def test_the_published_development_is_whole_and_watching_is_cheap():
         if cell in watched:
             assert table["update"].nunique() >= 15
             assert (table[table.measure == "monitor_share"]["value"] < 0.2).all()
+
+
+def test_the_published_generality_has_ten_agents_a_family_and_six_families_that_count():
+    store, cells = Store(), study.generality("paper")
+    assert all(cell.address in store.published["results"] for cell in cells)
+    found = chapters.evidence(cells, store)
+    own = found.gates[found.gates.readout == "reward"]
+    assert own.groupby("family").size()[list(generality.FAMILIES)].min() >= 10
+    assert sum(generality.counts(found, "reward", family, "observed") for family in generality.FAMILIES) >= 6
+    assert set(found.imagined.family) == {f for f in generality.FAMILIES if hasattr(models.FAMILIES[f], "imagine")}
+
+
+def test_the_published_leakage_is_whole():
+    store, cells = Store(), study.leakage("paper")
+    assert all(cell.address in store.published["results"] for cell in cells)
+    found = chapters.evidence(cells, store)
+    passed, failed = leakage.agents(found, "value")
+    assert len(passed + failed) >= 10
+    updates, coupled = leakage.course(found, passed, 1.0)
+    assert updates[-1] >= 3 * 4000 and coupled[:, 0].mean() > 0.5, "there was a coupling to lose"
 
 
 def pins(text):

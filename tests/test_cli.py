@@ -46,7 +46,7 @@ def test_help_is_worth_reading(command):
 )
 def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkeypatch):
     monkeypatch.setattr("vicarious.book.stage", lambda *a: pytest.fail("something ran"))
-    monkeypatch.setattr("vicarious.study.fill", lambda *a, **k: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.training.fill", lambda *a, **k: pytest.fail("something ran"))
     shown = run("book", *words, "--out", str(tmp_path / "out"))
     assert shown.exit_code == 2 and all(word in shown.output for word in named), shown.output
     assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()

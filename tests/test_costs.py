@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import tiny_cells
 
-from vicarious import config, costs, study
+from vicarious import config, costs, study, training
 from vicarious.cli import app
 from vicarious.store import Store
 
@@ -14,7 +14,7 @@ from vicarious.store import Store
 def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
     cells = tiny_cells(families=study.FAMILIES)
     table = costs.plan(cells, store, "cpu").set_index(["stage", "family"])
-    assert table.missing.sum() == len(study.stages(cells, store)) == 1 + 3 * (1 + 2 + 2 + 1)
+    assert table.missing.sum() == len(training.stages(cells, store)) == 1 + 3 * (1 + 2 + 2 + 1)
     assert not store.runs.exists()
 
 
@@ -33,12 +33,13 @@ def test_a_plan_extrapolates_from_miniatures_to_the_whole(store, monkeypatch):
         for stage in stages:
             at.write(stage, 2 + 0.01 * costs._units(stage))
 
-    monkeypatch.setattr(study, "make", lambda stage, at: write([stage], at))
-    monkeypatch.setattr(
-        study,
-        "work",
-        lambda cells, runs, data, device: write([s for s in study.stages(cells, Store(runs, data))], Store(runs, data)),
-    )
+    monkeypatch.setattr(training, "make", lambda stage, at: write([stage], at))
+
+    def work(cells, runs, data, device):
+        at = Store(runs, data)
+        write(training.stages(cells, at), at)
+
+    monkeypatch.setattr(training, "work", work)
     table = costs.plan(cells, store, "cpu").set_index("stage")
     assert table.each.to_dict() == pytest.approx(
         {"battery": 4.56, "model": 32, "heads": 42, "responses": 4.56, "codes": 12}, abs=0.02
@@ -63,7 +64,7 @@ def test_cells_of_one_kind_differ_in_seed_exposure_and_coupling_alone():
 
 def test_the_command_says_what_is_missing_and_how_long_it_takes(tmp_path, monkeypatch):
     monkeypatch.setitem(study.STUDIES, "reference", lambda *_: tiny_cells())
-    monkeypatch.setattr("vicarious.study.fill", lambda *_, **__: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.training.fill", lambda *_, **__: pytest.fail("something ran"))
     env = {"VICARIOUS_HOME": str(tmp_path), "VICARIOUS_RUNS": str(tmp_path / "runs")}
     shown = CliRunner().invoke(app, ["study", "reference", "--plan", "--workers", "2"], env=env)
     assert shown.exit_code == 0 and "core-seconds" in shown.output and "on 2 processes" in shown.output

@@ -10,7 +10,7 @@ import scipy.integrate
 import torch
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
-from vicarious import config, episodes, models, study, world
+from vicarious import config, episodes, models, training, world
 from vicarious.models import base, jepa, rssm, vae
 
 DATA = config.Episodes(seed=940, episodes=128, frames=8)
@@ -202,7 +202,7 @@ def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
     heads = config.Heads(model=model, width=8, updates=5, reward_updates=5, batch=16)
     battery = config.Battery(scenes=8, rollouts=4, levels=3)
     cells = [battery, config.Responses(heads=heads, battery=battery), config.Imagined(heads=heads, battery=battery)]
-    study.fill(cells, store, workers=0, device="cpu")
+    training.fill(cells, store, workers=0, device="cpu")
     assert set(store.read(cells[2].address).tables["imagined"].mover) == {"self", "other", "drifter"}
 
 

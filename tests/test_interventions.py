@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import config, interventions, metrics, responses, stimuli, study, world
+from vicarious import config, interventions, metrics, responses, stimuli, training, world
 from vicarious.interventions import Pairs
 
 LADDER = (-1.0, 0.0, 1.0)
@@ -134,7 +134,7 @@ def test_partial_effects_tell_what_matters_among_scenes_from_what_only_goes_with
 @pytest.fixture(scope="module")
 def agent(filled):
     store, cells = filled
-    return study.Agent(cells[1].heads.model, store), cells[1].heads
+    return training.Agent(cells[1].heads.model, store), cells[1].heads
 
 
 def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):

@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_battery, tiny_cells
 from test_metrics import TRUTH, table
 
-from vicarious import config, leakage, metrics, predictions, stimuli, study
+from vicarious import config, leakage, metrics, predictions, stimuli, training
 from vicarious.evidence import Evidence
 
 LEVELS = tuple(stimuli.similarity(stimuli.angles(3)))
@@ -92,7 +92,7 @@ def courses(tmp_path_factory, exact):
         "as extinction": config.Extinction(**fixed, readout="value", exposure=1.0),
         "decayed": config.Decoupling(**fixed, weight_decay=1.0),
     }
-    study.fill([tiny_battery(), *cells.values()], store, workers=0, device="cpu")
+    training.fill([tiny_battery(), *cells.values()], store, workers=0, device="cpu")
     return {k: store.read(c.address).tables[c.stage].set_index("update").slope for k, c in cells.items()}
 
 

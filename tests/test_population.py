@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_cells
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicarious import config, episodes, heads, models, population, study
+from vicarious import config, episodes, heads, models, population, study, training
 from vicarious.models.recurrent import GRU
 from vicarious.store import Store
 
@@ -152,10 +152,10 @@ def test_a_study_of_stacked_populations_finds_what_one_of_single_agents_finds(tm
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
     cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_cells(seed, families=study.FAMILIES)))
     single, stacked = (Store(tmp_path / name / "runs", tmp_path / name / "data") for name in ("one", "many"))
-    study.fill(cells, single, workers=0, device="cpu")
+    training.fill(cells, single, workers=0, device="cpu")
     monkeypatch.setattr(population, "stacks", lambda device: True)
-    study.fill(cells, stacked, workers=0, device="cpu", population=2)
-    sizes = {stacked.read(study.model_of(c).address).manifest["population"] for c in cells[1:] if c.stage == "codes"}
+    training.fill(cells, stacked, workers=0, device="cpu", population=2)
+    sizes = {stacked.read(training.model_of(c).address).manifest["population"] for c in cells[1:] if c.stage == "codes"}
     assert sizes == {1, 2}, "three seeds in populations of two"
     one, many = (study.load(cells, store, "responses") for store in (single, stacked))
     assert (one["mean"] - many["mean"]).abs().max() < 1e-3
@@ -172,8 +172,8 @@ def test_out_of_gpu_memory_halves_the_population_and_goes_on(tmp_path, monkeypat
         return real(cfgs, *args, **kwargs)
 
     monkeypatch.setattr(models, "train", train)
-    study.fill(cells, store, workers=0, device="cpu", population=4)
-    assert tried == [4, 2, 1, 1, 2, 1, 1] and not study.missing(cells, store)
+    training.fill(cells, store, workers=0, device="cpu", population=4)
+    assert tried == [4, 2, 1, 1, 2, 1, 1] and not training.missing(cells, store)
 
 
 def test_memory_too_small_for_one_agent_is_one_clear_line(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_memory_too_small_for_one_agent_is_one_clear_line(tmp_path, monkeypatch)
 
     monkeypatch.setattr(models, "train", train)
     with pytest.raises(MemoryError, match="too little memory for a single agent"):
-        study.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
+        training.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
 
 
 def test_an_update_is_captured_once_after_warming_up_and_then_replayed(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_cells
 
-from vicarious import config, study
+from vicarious import config, study, training
 from vicarious.store import CorruptResult, Store
 
 
@@ -83,10 +83,10 @@ def test_a_damaged_manifest_is_reported_with_its_path(store, text):
 
 def test_a_damaged_result_is_not_trained_over(store):
     cells = tiny_cells(exposures=(0.0,))
-    study.fill(cells, store, workers=0, device="cpu")
+    training.fill(cells, store, workers=0, device="cpu")
     path = store.runs / cells[1].address / "responses.parquet"
     os.truncate(path, 100)
-    study.fill(cells, store, workers=0, device="cpu")
+    training.fill(cells, store, workers=0, device="cpu")
     assert path.stat().st_size == 100
     with pytest.raises(CorruptResult, match=r"responses\.parquet"):
         study.load(cells, store, "responses")
@@ -127,7 +127,7 @@ def test_published_results_equal_the_cached_ones(published):
 
 def test_published_weights_train_new_heads_without_a_world_model(published, tmp_path):
     there, cells, _ = published
-    model = study.model_of(cells[1])
+    model = training.model_of(cells[1])
     assert there.has(model.address, weights=True) == (model.data.seed < study.MODELS)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import calibration, chapters, config, costs, development, models, scaling, study
+from vicarious import calibration, chapters, config, costs, development, models, scaling, study, training
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -22,7 +22,7 @@ def tables(store, cells):
 def test_same_seed_same_machine_same_tables_bit_for_bit(filled, tmp_path):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    study.fill(cells, again, workers=0, device="cpu")
+    training.fill(cells, again, workers=0, device="cpu")
     for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
@@ -30,8 +30,8 @@ def test_same_seed_same_machine_same_tables_bit_for_bit(filled, tmp_path):
 def test_processes_give_the_same_tables_as_one(filled, tmp_path):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    assert study.fill(cells, again, workers=2, device="cpu") == len(cells)
-    assert study.fill(cells, again, workers=2, device="cpu") == 0
+    assert training.fill(cells, again, workers=2, device="cpu") == len(cells)
+    assert training.fill(cells, again, workers=2, device="cpu") == 0
     for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
@@ -39,7 +39,7 @@ def test_processes_give_the_same_tables_as_one(filled, tmp_path):
 def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    real, calls = study.heads.train, []
+    real, calls = training.heads.train, []
 
     def stops(cfgs, *args):
         calls.append(tuple(cfg.address for cfg in cfgs))
@@ -47,10 +47,10 @@ def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(cfgs, *args)
 
-    monkeypatch.setattr(study.heads, "train", stops)
+    monkeypatch.setattr(training.heads, "train", stops)
     with pytest.raises(KeyboardInterrupt):
-        study.fill(cells, again, workers=0, device="cpu")
-    study.fill(cells, again, workers=0, device="cpu")
+        training.fill(cells, again, workers=0, device="cpu")
+    training.fill(cells, again, workers=0, device="cpu")
     assert len(calls) == len(set(calls)) + 1, "only the population that was under way is trained twice"
     pd.testing.assert_frame_equal(tables(store, cells)[0], tables(again, cells)[0], check_exact=True)
 
@@ -61,7 +61,7 @@ def test_seeds_differ():
 
 
 def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
-    data = study.episodes.collect(config.Episodes(seed=908, episodes=64))
+    data = training.episodes.collect(config.Episodes(seed=908, episodes=64))
     for family in ("untrained", "pixels"):
         cfg = config.Model(data=config.Episodes(seed=908, episodes=64), family=family, updates=3)
         trained, fresh = models.train([cfg], [data])[0][0].state_dict(), models.build(cfg).state_dict()
@@ -72,7 +72,7 @@ def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
 
 
 def test_training_a_world_model_makes_it_see_and_predict_better():
-    data = study.episodes.collect(config.Episodes(seed=909, episodes=512))
+    data = training.episodes.collect(config.Episodes(seed=909, episodes=512))
     cfg = config.Model(data=config.Episodes(seed=909, episodes=512), latent=32, width=64, updates=150)
     before, after = models.evaluate(models.build(cfg), data[480:]), models.train([cfg], [data])[0][1]
     assert after["reconstruction"] < 0.7 * before["reconstruction"] and after["prediction"] < 0.7 * before["prediction"]
@@ -80,7 +80,7 @@ def test_training_a_world_model_makes_it_see_and_predict_better():
 
 def test_a_code_does_not_see_the_future():
     cfg = config.Episodes(seed=910, episodes=64, world=config.World(view="left"))  # in which every family can be built
-    data = study.episodes.collect(cfg)
+    data = training.episodes.collect(cfg)
     for family in models.FAMILIES:
         model = models.build(config.Model(data=cfg, family=family, latent=8, width=16))
         whole, part = model.encode(data.obs, data.prev_action), model.encode(data.obs[:, :9], data.prev_action[:, :9])
@@ -105,7 +105,7 @@ def test_every_world_goes_all_the_way(options, store):
     )
     heads = config.Heads(model=model, kappa=0.5, exposure=1.0, width=8, updates=2, reward_updates=2, batch=8)
     cells = [battery, config.Responses(heads=heads, battery=battery)]
-    study.fill(cells, store, workers=0, device="cpu")
+    training.fill(cells, store, workers=0, device="cpu")
     table = study.load(cells[1:], store, "responses")
     assert sorted(table.valence.unique()) == sorted(world.ladder) and table["mean"].notna().all()
 
@@ -122,8 +122,8 @@ def test_cuda_without_a_gpu_is_one_clear_line():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(ValueError, match="no CUDA device"):
-        study.resolve_device("cuda")
-    assert study.resolve_device("auto") == "cpu"
+        training.resolve_device("cuda")
+    assert training.resolve_device("auto") == "cpu"
 
 
 def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
@@ -190,8 +190,8 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
         "battery": 1,
         "shapes": 1,
     }
-    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
+    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert training.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
     found = chapters.evidence(cells, store, exposure=0.5)
     dose, curve = found.curve("value", [0], "pixels")
     assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
@@ -204,8 +204,8 @@ def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny,
     cells = list(dict.fromkeys([*study.development("tiny"), *study.switched("tiny")]))
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {"extinction": 14, "joint": 3, "codes": 3, "battery": 2, "responses": 1}
-    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert study.fill(cells, store, workers=0, device="cpu") == 0
+    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert training.fill(cells, store, workers=0, device="cpu") == 0
     found = chapters.evidence(cells, store)
     assert {"recurrent", "recurrent@1", "recurrent@2"} == set(found.measures[found.measures.measure == "auc"].family)
     assert set(found.development.family) == set(study.FAMILIES) and set(found.development.exposure) == {0.0, 1.0}
@@ -225,8 +225,8 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
     cells = study.scaling("tiny", more={"latent": (6,)})
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {"curve": 1 + 2 + 1 + 1 + 1 + 2 + 1 + 4, "codes": 6, "battery": 1}
-    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert study.fill(cells, store, workers=0, device="cpu") == 0
+    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert training.fill(cells, store, workers=0, device="cpu") == 0
     found = chapters.evidence(cells, store)
     table = scaling.outcomes(found, bar=-9.0)
     assert scaling.base(table) == {
@@ -256,8 +256,8 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
 def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):
     """Two batteries at hand must not be averaged into one truth."""
     usual, other = study.reference("tiny", families=("recurrent",)), config.Battery(scenes=16, rollouts=4, levels=3)
-    cells = [*usual, other, config.Joint(model=study.model_of(usual[1]), battery=other, checkpoints=3)]
-    study.fill(cells, store, workers=0, device="cpu")
+    cells = [*usual, other, config.Joint(model=training.model_of(usual[1]), battery=other, checkpoints=3)]
+    training.fill(cells, store, workers=0, device="cpu")
     both, alone = (chapters.evidence(some, store) for some in (cells, usual))
     true = [e.coefficients.drop_duplicates(["readout", "kind"]).true_slope.to_numpy() for e in (both, alone)]
     assert np.array_equal(*true)
@@ -278,8 +278,8 @@ def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):
 def test_calibrating_cells_are_filled_once_and_read_back(tiny, tmp_path, monkeypatch):
     """The whole calibration in miniature: every kind of cell is computed, and a second time nothing is."""
     store, cells = Store(tmp_path / "runs", tmp_path / "data"), study.calibration("tiny")
-    assert study.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert study.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
+    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert training.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
     found = chapters.evidence(cells, store)
     assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
     scored = calibration.scores(found.precision, 0.5)
@@ -313,23 +313,23 @@ def golden() -> dict:
         "returns": config.Returns(battery=tiny_battery()),
         "precision": config.Precision(heads=cells[1].heads, battery=tiny_battery(), sets=2),
         "identity": config.Identity(
-            model=study.model_of(cells[1]), battery=tiny_battery(), width=8, fit_scenes=64, updates=100
+            model=training.model_of(cells[1]), battery=tiny_battery(), width=8, fit_scenes=64, updates=100
         ),
         "simulations": config.Simulations(studies=20, agents=(10,), resamples=199),
-        "joint": config.Joint(model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
+        "joint": config.Joint(model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
         "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
         "decoupling": config.Decoupling(heads=cells[1].heads, battery=tiny_battery(), past=2),
         "imagined": config.Imagined(**small),
         "curve": config.Curve(
-            model=study.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
+            model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
         ),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
         store = Store(Path(folder) / "runs", Path(folder) / "data")
-        study.fill([*cells, *more.values()], store, workers=0, device="cpu")
-        model, heads = study.model_of(cells[1]), cells[1].heads
-        data = study.episodes.collect(model.data)
+        training.fill([*cells, *more.values()], store, workers=0, device="cpu")
+        model, heads = training.model_of(cells[1]), cells[1].heads
+        data = training.episodes.collect(model.data)
         numbers = {
             "episodes": [data.obs.double().mean(), data.contact.double().mean(), data.prev_action.double().std()],
             "battery": store.read(tiny_battery().address).tables["responses"]["mean"][::7],
@@ -354,5 +354,5 @@ def golden() -> dict:
 
 
 if __name__ == "__main__":
-    with study.one_thread():
+    with training.one_thread():
         GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from . import calibration, config, metrics, models, study
+from . import calibration, config, metrics, models, study, training
 from .evidence import Evidence
 from .store import Store
 
@@ -283,7 +283,7 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
         return parameters
     if parameters.profile != "paper":
         return parameters.model_copy(update={"seeds": parameters.planned()})
-    if not study.missing(parameters.cells(), store):
+    if not training.missing(parameters.cells(), store):
         return parameters
     return parameters.model_copy(update={"seeds": min(parameters.seeds, study.WEIGHTS)})
 
@@ -329,8 +329,8 @@ class Source:
 
     def __init__(self, parameters: Parameters, store: Store | None = None, workers: int = 0):
         self.parameters, self.store, self.cells = parameters, store or Store(), parameters.cells()
-        self.trained = study.missing(self.cells, self.store)
-        study.fill(self.cells, self.store, workers=workers)
+        self.trained = training.missing(self.cells, self.store)
+        training.fill(self.cells, self.store, workers=workers)
 
     def evidence(self) -> Evidence:
         """Tables of every cell, ready for metrics and verdicts where the parameters say."""

@@ -88,6 +88,7 @@ def study(name: str, profile: str, seeds: int | None, workers: int, device: str,
     up to 64 train as one population, half as many where they do not fit.
     """
     from . import study as lab
+    from . import training
     from .store import Store
 
     cells = lab.everything(profile, seeds) if name == "all" else lab.STUDIES[name](profile, seeds)
@@ -95,15 +96,14 @@ def study(name: str, profile: str, seeds: int | None, workers: int, device: str,
     if plan:
         _show_plan(cells, store, workers, device)
         return
-    count = lab.fill(cells, store, workers, device)
+    count = training.fill(cells, store, workers, device)
     click.echo(f"{len(cells)} cells at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
 
 
 def _show_plan(cells: list, store, workers: int, device: str) -> None:
-    from . import costs
-    from . import study as lab
+    from . import costs, training
 
-    if not lab.missing(cells, store):
+    if not training.missing(cells, store):
         click.echo(f"nothing is missing: {len(cells)} cells at hand")
         return
     click.echo("measuring a miniature of every kind of cell ...", err=True)
@@ -114,7 +114,7 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
     for row in table.itertuples():
         grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
     Console(width=None if sys.stdout.isatty() else 100).print(grid)
-    on_gpu = lab.resolve_device(device).startswith("cuda")
+    on_gpu = training.resolve_device(device).startswith("cuda")
     count, total = 1 if on_gpu else max(1, workers), table["all"].sum()
     where = "on the GPU" if on_gpu else f"on {count} process{'es' if count > 1 else ''}"
     click.echo(
@@ -128,10 +128,11 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
 def publish(seeds: int | None) -> None:
     """Write data/: every study's tables and manifest, and the weights of the first world models and agents."""
     from . import study as lab
+    from . import training
     from .store import Store
 
     store, cells = Store(), lab.everything("paper", seeds)
-    if todo := lab.missing(cells, store):
+    if todo := training.missing(cells, store):
         raise ValueError(f"{len(todo)} of {len(cells)} cells are missing: run `vicarious study` first")
     for name, size in store.publish(*lab.publication(cells)).items():
         click.echo(f"{size / 1e6:8.2f} MB  {name}")
@@ -144,13 +145,15 @@ def publish(seeds: int | None) -> None:
 @one_line_errors
 def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     """Every preregistered prediction with estimate, interval, gate and verdict, from results at hand."""
-    from . import chapters, predictions
+    from . import chapters, predictions, training
     from . import study as lab
     from .store import Store
 
     store = Store()
     wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.everything, lab.continuity, lab.reference))
-    cells = max(wanted, key=lambda cells: len({lab.model_of(cell) for cell in cells}))  # the study with more agents
+    cells = max(
+        wanted, key=lambda cells: len({training.model_of(cell) for cell in cells})
+    )  # the study with more agents
     told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import config, models, study
+from . import config, models, training
 from .store import Store, home
 
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
@@ -22,7 +22,7 @@ def kind(stage: config.Stage) -> tuple[str, str]:
         free = {"heads": {"exposure": True, "kappa": True, **free}, "exposure": True, "withheld": True, "until": True}
     elif isinstance(stage, config.Heads):
         free = {"exposure": True, "kappa": True, **free}
-    elif isinstance(stage, study.AGENTLESS):
+    elif isinstance(stage, training.AGENTLESS):
         free = {}
     return stage.stage, config.digest(stage.model_dump(mode="json", exclude=free))
 
@@ -33,7 +33,7 @@ def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> 
     if isinstance(stage, config.Episodes):
         small["episodes"] = min(stage.episodes, episodes or stage.episodes)
     for name, whole in _extent(stage).items():
-        share = whole // SHARES["updates" if isinstance(stage, study.TRAINED) else "scenes"]
+        share = whole // SHARES["updates" if isinstance(stage, training.TRAINED) else "scenes"]
         small[name] = min(whole, max(64 if name == "fit_scenes" else 8, shares * share))
     return stage.model_copy(update=small)
 
@@ -55,16 +55,16 @@ def _units(stage: config.Stage) -> int:
 
 def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], float]:
     """Seconds of every kind of stage that the cells of one job need, extrapolated from two miniatures really run."""
-    with tempfile.TemporaryDirectory() as folder, study.one_thread():
+    with tempfile.TemporaryDirectory() as folder, training.one_thread():
         nothing = Store(Path(folder) / "none", Path(folder) / "none")
-        needed, runs = study.stages(cells, nothing), []
+        needed, runs = training.stages(cells, nothing), []
         for shares, episodes in (1, FEW), (1, None), (3, None):  # the first warms up: what is done once is not counted
             store = Store(Path(tempfile.mkdtemp(dir=folder)), nothing.data)
             small = {stage: miniature(stage, shares, episodes) for stage in needed}
-            for stage in study.prerequisites([miniature(cell, shares) for cell in cells], store):
-                study.make(stage, store)
-            if jobs := study.jobs([small[cell] for cell in cells], len(cells)):
-                study.work(jobs[0], store.runs, store.data, device)
+            for stage in training.prerequisites([miniature(cell, shares) for cell in cells], store):
+                training.make(stage, store)
+            if jobs := training.jobs([small[cell] for cell in cells], len(cells)):
+                training.work(jobs[0], store.runs, store.data, device)
             runs.append({s: (_units(m), store.read(m.address).manifest["seconds"]) for s, m in small.items()})
     found: dict[tuple[str, str], list[float]] = {}
     for stage in needed:
@@ -76,10 +76,11 @@ def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], flo
 
 def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.DataFrame:
     """What is missing: stage, family, how many, seconds of each as measured here now, and of all together."""
-    todo, device = study.missing(cells, store), study.resolve_device(device)
-    stages, seconds = study.stages(todo, store), {}
-    for job in [*study.jobs(todo, study.group_size(device)), *([c] for c in todo if isinstance(c, study.AGENTLESS))]:
-        if any(kind(stage) not in seconds for stage in study.stages(job, store)):
+    todo, device = training.missing(cells, store), training.resolve_device(device)
+    stages, seconds = training.stages(todo, store), {}
+    alone = ([cell] for cell in todo if isinstance(cell, training.AGENTLESS))
+    for job in [*training.jobs(todo, training.group_size(device)), *alone]:
+        if any(kind(stage) not in seconds for stage in training.stages(job, store)):
             seconds |= measure(job, device)
     rows = [(s.stage, family(s), seconds[kind(s)]) for s in stages]
     frame = pd.DataFrame(rows, columns=["stage", "family", "seconds"])
@@ -88,7 +89,7 @@ def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.Da
 
 
 def family(stage: config.Stage) -> str:
-    model = stage if isinstance(stage, config.Model) else study.model_of(stage)
+    model = stage if isinstance(stage, config.Model) else training.model_of(stage)
     return model.family + (" of other sizes" if model.state else "") if model else ""
 
 
@@ -98,7 +99,7 @@ def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
     Columns: stage, family, device, results, each (median seconds of one), all (seconds of all of them).
     """
     nothing = Store(Path("/nonexistent"), Path("/nonexistent"))
-    made = [s for s in study.stages(cells, nothing) if store.has(s.address) and not _free(s)]
+    made = [s for s in training.stages(cells, nothing) if store.has(s.address) and not _free(s)]
     manifests = [store.read(stage.address).manifest for stage in made]
     rows = [(s.stage, family(s), m["device"], m["seconds"]) for s, m in zip(made, manifests, strict=True)]
     frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])

@@ -167,6 +167,7 @@ def views(e: Evidence, readout: str, names: tuple[str, ...]) -> pd.DataFrame:
             for s in (0.0, e.s, 0.9):
                 row[f"rho({s:g})"] = stats.interval(e.rho(readout, seeds, source, s=s))
             rows.append(row)
-    table = pd.DataFrame(rows).drop_duplicates(["family", "view"])
+    columns = ["family", "view", "agents", "competent"]
+    table = pd.DataFrame(rows, columns=None if rows else columns).drop_duplicates(["family", "view"])
     order = {view: i for i, view in enumerate(names)}
     return table.sort_values(["family", "view"], key=lambda c: c.map(order) if c.name == "view" else c)
