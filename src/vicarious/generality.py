@@ -71,7 +71,7 @@ def summary(e: Evidence, readout: str) -> pd.DataFrame:
                 "AUC who moved": _mean(e.measure("auc", seeds, family)),
                 "rho": at.mean(),
                 "animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean(),
-                "excess over inputs": _mean(e.excess(readout, seeds, family=family).mean(0).min(keepdims=True)),
+                "excess over inputs": _mean(excess("observed", e, readout, seeds, family).mean(0).min(keepdims=True)),
                 "imagined rho": _mean(e.foreseen(readout, agents("imagined", family, e, readout)[0], family)),
             }
         )
