@@ -75,7 +75,7 @@ class Evidence:
         }
         if imagined is not None:
             where["imagined"] = metrics.over_expected(*imagined)
-        if (responses.readout == "value").any():
+        if (responses[~truth].readout == "value").any():
             where["nearness"] = metrics.nearness(responses[~truth], responses[truth])
         watched = None if development is None else metrics.relative(*development)
         gates = metrics.competence(table, measures)
