@@ -34,7 +34,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
 }
 VIEWS = ("left", "centred")
 VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views
-DECAYS = (0.0, 0.1, 1.0)  # weight decay once a coupling has ceased, beside the usual one
+DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
 NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
 
