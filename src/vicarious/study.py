@@ -77,12 +77,10 @@ PROFILES = {
         40,
         20,
         10,
-        {"recurrent": 20}
-        | dict.fromkeys(("rssm", "jepa", "transformer", "vae", "conv", "slots"), 10)
-        | {"end_to_end": 5},
-        5,
+        {"recurrent": 20} | dict.fromkeys(("rssm", "jepa", "transformer", "vae", "conv"), 10),
+        0,
         10,
-        5,
+        0,
         *[{}] * 8,
         {"ends": 10, "between": 3, "withheld": 1},
         {"width": 256, "state": 128, "latent": 128, "updates": 1000},
