@@ -184,11 +184,11 @@ class Leakage(Parameters):
         0.5, ge=0, le=1, description="looks of the other at which the residue is read, cos(angle)"
     )
     weight_decay: float = Field(
-        0.0, ge=0, le=10, description="a further weight decay once the coupling has ceased, 0 being there already"
+        0.0, ge=0, le=10, description="a further weight decay once the coupling has ceased, 0 for none"
     )
 
     def agents(self) -> list[config.Stage]:
-        return study.leakage(self.profile, self.seeds, (self.weight_decay,))
+        return study.leakage(self.profile, self.seeds, (self.weight_decay,) if self.weight_decay else ())
 
     def planned(self) -> int:
         return study.PROFILES[self.profile].leaking

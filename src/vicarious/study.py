@@ -372,12 +372,11 @@ def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[floa
         for kappa in (1.0, 0.0):
             cells.append(config.Responses(heads=head(kappa), battery=battery))
             cells.append(config.Decoupling(heads=head(kappa), battery=battery, past=sizes.past["between"]))
+            for decay in (*(DECAYS if few else ()), *decays):
+                own = {"past": 1, "weight_decay": decay}
+                cells.append(config.Decoupling(heads=head(kappa), battery=battery, **own))
             if few:
-                more = [
-                    config.Decoupling(heads=head(kappa), battery=battery, past=1, weight_decay=d)
-                    for d in (*DECAYS, *decays)
-                ]
-                cells += [*more, config.Decoupling(heads=head(kappa, width=NARROW), battery=battery, past=1)]
+                cells.append(config.Decoupling(heads=head(kappa, width=NARROW), battery=battery, past=1))
         world = config.World(taste="alien")
         alien = model.model_copy(update={"data": model.data.model_copy(update={"world": world})})
         cells.append(config.Responses(heads=config.Heads(model=alien, **sizes.heads), battery=battery))
