@@ -83,11 +83,11 @@ def _mean(x: np.ndarray) -> float:
 
 
 def pooled(e: Evidence, readout: str, mode: str = "observed", family_excess: bool = False) -> Interval:
-    """Where rho (or the excess over inputs) of one more competent family would lie, with random effects."""
+    """Where rho (or the excess over inputs) of one more family would lie, from those that count, with random effects."""
     effects, variances = [], []
     for family, m in present(e):
         seeds = agents(mode, family, e, readout)[0]
-        if m != mode or len(seeds) < 2:
+        if m != mode or len(seeds) < 2 or not counts(e, readout, family, mode):
             continue
         own = excess(mode, e, readout, seeds, family) if family_excess else rho(mode)(e, readout, seeds, family=family)
         own = own[:, own.mean(0).argmin()] if own.ndim > 1 else own
