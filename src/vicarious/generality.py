@@ -83,7 +83,7 @@ def _mean(x: np.ndarray) -> float:
 
 
 def pooled(e: Evidence, readout: str, mode: str = "observed", family_excess: bool = False) -> Interval:
-    """Where rho (or the excess over inputs) of one more family would lie, from those that count, with random effects."""
+    """Where rho (or the excess over inputs) of one more family would lie: random effects, from those that count."""
     effects, variances = [], []
     for family, m in present(e):
         seeds = agents(mode, family, e, readout)[0]
