@@ -81,7 +81,7 @@ def app() -> None:
 @click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
 @one_line_errors
 def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
-    """Train what is missing of a study: reference, calibration, continuity, development, extinction, or all.
+    """Train what is missing of one study, or of all of them.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
