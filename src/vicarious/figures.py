@@ -952,7 +952,7 @@ def spectra(evidence: Evidence, readout: str, names: list[str], mark: float) -> 
     fig, panels = _panels(len(names), 3, sharex=True, sharey=True)
     t = evidence.coefficients
     t = t[(t.readout == readout) & (t.kind == "empathy") & np.isclose(t.exposure, evidence.exposure) & (t.kappa == 0)]
-    for ax, family in zip(panels, names, strict=False):
+    for i, (ax, family) in enumerate(zip(panels, names, strict=False)):
         own = t[t.family == family]
         for table, colour, label, line in (
             (t[(t.family == "pixels") & (t.mover == "other")], COLOURS["pixels"], "other, heads on pixels", "--"),
@@ -964,11 +964,10 @@ def spectra(evidence: Evidence, readout: str, names: list[str], mark: float) -> 
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set_title(family)
         similarity_axis(ax, mark)
-        ax.set(xlabel="")
+        ax.set(xlabel="similarity of looks" if i >= len(names) - 3 else "")
         ax.set_xticks(-np.degrees(np.arccos([0, 0.59, 0.95])), ["0", ".59", ".95"])
     for ax in list(panels)[len(names) :]:
         ax.set_axis_off()
-    fig.supxlabel("similarity of looks", fontsize=11)
     fig.supylabel(f"rho, {readout} head", fontsize=11)
     fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return fig
