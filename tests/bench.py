@@ -183,7 +183,7 @@ def plain_loop(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], cou
 def plain_gru(amp: bool) -> Run:
     data, cfg = corpus(), config.Model(data=config.Episodes(seed=900))
     net = Recurrent(cfg, world.features(cfg.data.world))
-    net.cell = States(cfg.latent + net.actions, cfg.latent, batch_first=True)
+    net.cell = States(cfg.latent + models.base.CODED, cfg.latent, batch_first=True)
     return plain_loop(
         net, lambda rows: sum(net.losses(data.obs[rows], data.prev_action[rows]).values()).mean(), len(data), amp
     )

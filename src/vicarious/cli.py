@@ -69,7 +69,19 @@ def app() -> None:
 @app.command()
 @click.argument(
     "name",
-    type=click.Choice(["all", "reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage"]),
+    type=click.Choice(
+        [
+            "all",
+            "reference",
+            "calibration",
+            "continuity",
+            "development",
+            "extinction",
+            "scaling",
+            "generality",
+            "leakage",
+        ]
+    ),
     default="all",
 )
 @_profile

@@ -524,7 +524,8 @@ def _judged_by_cases(prediction: Prediction, evidence: Evidence, row: dict) -> d
 
 def _found(row: dict) -> dict:
     """What was found about one case, in the form of a condition."""
-    return {name: row[name] for name in ("estimate", "ci_low", "ci_high", "n", "verdict", "note")}
+    bar = row["conditions"][0]["bar"] if row["conditions"] else None
+    return {"bar": bar, **{name: row[name] for name in ("estimate", "ci_low", "ci_high", "n", "verdict", "note")}}
 
 
 def _unjudged(prediction: Prediction, evidence: Evidence | None) -> dict:
