@@ -149,6 +149,12 @@ def test_only_reference_agents_are_published_with_weights():
     assert {w.data.seed for w in weights if isinstance(w, config.Model)} == set(range(study.MODELS))
     assert all(w.kappa == 0 and w.lessons == "own" and not w.model.data.world.solitary for w in heads)
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
+    assert {c.parent for c in tables if c.parent} <= {
+        *tables,
+        *(c.data for c in tables if isinstance(c, config.Model)),
+    } | {c.model for c in tables if hasattr(c, "model") and not models.FAMILIES[c.model.family].trained}, (
+        "what a result stands on is published with it, controls that learn nothing left out"
+    )
 
 
 @pytest.fixture

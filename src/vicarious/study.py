@@ -476,6 +476,8 @@ def publication(cells: list[config.Stage]) -> tuple[list[config.Stage], list[con
             stages[model.address] = model
         if (head := getattr(cell, "heads", None)) is not None:
             stages[head.address] = head
+        if isinstance(cell, config.Returns):
+            stages[cell.battery.address] = cell.battery
         stages[cell.address] = cell
     kinds = (config.Battery, config.Returns)
     return list(stages.values()), [s for s in stages.values() if s in kept or isinstance(s, kinds)]
