@@ -80,6 +80,10 @@ def test_verdicts_without_results_say_what_to_run(tmp_path):
     assert {r["verdict"] for r in rows} == {"pending"}
 
 
+def test_every_study_can_be_asked_for_by_name():
+    assert cli.STUDIES == tuple(study.STUDIES), "written out there, so that --help need not import torch"
+
+
 def test_published_verdicts_are_live():
     rows = {r["id"]: r for r in json.loads(run("verdicts", "--json").output)}
     for name in (

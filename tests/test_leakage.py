@@ -47,13 +47,12 @@ def verdict(**planted):
     return predictions.verdicts(evidence(**planted)[0]).set_index("id").loc["A"]
 
 
-def test_a_planted_residue_is_found_and_its_half_life():
+def test_a_planted_residue_is_found():
     e, unit = evidence(left=0.2)
     agents = list(range(12))
     assert leakage.residue(e, agents).mean() * unit == pytest.approx(0.2, abs=0.01)
     assert leakage.residue(e, agents, 10).mean() * unit == pytest.approx(0.2 + 0.8 * np.exp(-0.1), abs=0.01)
     assert np.isnan(leakage.residue(e, agents, 11)).all() and np.isnan(leakage.residue(e, [99])).all()
-    assert (leakage.half_life(e, agents) == 100).all()
 
 
 def test_a_planted_taste_is_found():

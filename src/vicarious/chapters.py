@@ -21,6 +21,7 @@ class Parameters(config.Frozen):
     """What any chapter takes."""
 
     families: ClassVar[tuple[str, ...]] = ("recurrent",)
+    amount: ClassVar[str] = "seeds"  # field of a profile that says how many agents it plans for this chapter
     swept: ClassVar[bool] = False  # whether other exposures than the one that verdicts are read at are shown
 
     profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
@@ -35,7 +36,7 @@ class Parameters(config.Frozen):
 
     def planned(self) -> int:
         """Agents that the profile plans for this chapter."""
-        return study.PROFILES[self.profile].seeds
+        return getattr(study.PROFILES[self.profile], self.amount)
 
     def cells(self) -> list[config.Stage]:
         """Everything the chapter reads."""
@@ -63,12 +64,11 @@ class Apparatus(Parameters):
 class Sweep(Parameters):
     """A chapter of a sweep, which has fewer agents than cells about p = 0."""
 
+    amount: ClassVar[str] = "sweep"
+
     seeds: int = Field(
         study.PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents"
     )
-
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].sweep
 
 
 class Calibration(Sweep):
@@ -144,6 +144,8 @@ class Extinction(Sweep):
 
 
 class Scaling(Parameters):
+    amount: ClassVar[str] = "scaled"
+
     seeds: int = Field(
         study.PROFILES["paper"].scaled, ge=1, le=1000, description="number of independently trained agents"
     )
@@ -162,9 +164,6 @@ class Scaling(Parameters):
         asked |= {"head-width": self.head_width, "data": self.episodes}
         return study.scaling(self.profile, self.seeds, {axis: (n,) for axis, n in asked.items() if n})
 
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].scaled
-
 
 class Generality(Sweep):
     similarity: float = Field(
@@ -177,6 +176,8 @@ class Generality(Sweep):
 
 
 class Leakage(Parameters):
+    amount: ClassVar[str] = "leaking"
+
     seeds: int = Field(
         study.PROFILES["paper"].leaking, ge=1, le=1000, description="number of independently trained agents"
     )
@@ -189,9 +190,6 @@ class Leakage(Parameters):
 
     def agents(self) -> list[config.Stage]:
         return study.leakage(self.profile, self.seeds, (self.weight_decay,) if self.weight_decay else ())
-
-    def planned(self) -> int:
-        return study.PROFILES[self.profile].leaking
 
 
 class Verdicts(Parameters):

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+STUDIES = ("reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage")
 COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
 
 _profile = click.option(
@@ -69,19 +70,7 @@ def app() -> None:
 @app.command()
 @click.argument(
     "name",
-    type=click.Choice(
-        [
-            "all",
-            "reference",
-            "calibration",
-            "continuity",
-            "development",
-            "extinction",
-            "scaling",
-            "generality",
-            "leakage",
-        ]
-    ),
+    type=click.Choice(["all", *STUDIES]),
     default="all",
 )
 @_profile
@@ -163,9 +152,8 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
 
     store = Store()
     wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.everything, lab.continuity, lab.reference))
-    cells = max(
-        wanted, key=lambda cells: len({training.model_of(cell) for cell in cells})
-    )  # the study with more agents
+    agents = lambda cells: len({training.model_of(cell) for cell in cells})  # noqa: E731
+    cells = max(wanted, key=agents)  # the study with more of them
     told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
     table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
     if as_json:

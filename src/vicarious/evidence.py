@@ -172,9 +172,16 @@ class Evidence:
         within = per_seed(t_all[(t_all.measure == "r2") & (t_all.mover == "self")], "value", seeds, 1.0)
         return np.where(within >= DECODABLE, found, np.nan)
 
-    def excess(self, readout: str, seeds: list[int], **where) -> np.ndarray:
-        """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed."""
-        own = self.rho(readout, seeds, **where)
+    def decodable(self, seeds: list[int], family: str = "recurrent") -> bool:
+        """Whether a probe tells who moved in the codes of these agents; not if any was not asked."""
+        return bool(seeds) and bool(np.mean(self.measure("auc", seeds, family)) >= metrics.IDENTITY)
+
+    def excess(self, readout: str, seeds: list[int], own: np.ndarray | None = None, **where) -> np.ndarray:
+        """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed.
+
+        own: coefficients [n] that are compared with theirs, by default the reference agents'.
+        """
+        own = self.rho(readout, seeds, **where) if own is None else own
         return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
 
 

@@ -28,12 +28,6 @@ def rho(mode: str) -> Callable[..., np.ndarray]:
     return Evidence.rho if mode == "observed" else Evidence.foreseen
 
 
-def excess(mode: str, e: Evidence, readout: str, seeds: list[int], family: str, **where) -> np.ndarray:
-    """rho beyond heads on pixels and on the untrained encoder, which see the contact, [n, 2], paired by seed."""
-    own = rho(mode)(e, readout, seeds, family=family, **where)
-    return np.stack([own - e.rho(readout, seeds, family=control, **where) for control in CONTROLS], 1)
-
-
 def agents(mode: str, family: str, e: Evidence, readout: str) -> tuple[list[int], list[int]]:
     """Seeds that are competent, and those that are not; in imagination: whose own contact is foreseen within 20%."""
     passed, failed = e.agents(readout, family)
@@ -71,7 +65,8 @@ def summary(e: Evidence, readout: str) -> pd.DataFrame:
                 "AUC who moved": _mean(e.measure("auc", seeds, family)),
                 "rho": at.mean(),
                 "animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean(),
-                "excess over inputs": _mean(excess("observed", e, readout, seeds, family).mean(0).min(keepdims=True)),
+                "excess over inputs": e.excess(readout, seeds, at).mean(0).min(),
+                "imagined own slope": _mean(e.foreseen(readout, passed, family, "self", 1.0)),
                 "imagined rho": _mean(e.foreseen(readout, agents("imagined", family, e, readout)[0], family)),
             }
         )
@@ -82,15 +77,21 @@ def _mean(x: np.ndarray) -> float:
     return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
 
 
-def pooled(e: Evidence, readout: str, mode: str = "observed", family_excess: bool = False) -> Interval:
-    """Where rho (or the excess over inputs) of one more family would lie: random effects, from those that count."""
+def pooled(e: Evidence, readout: str, beyond: bool = False, gated: bool = True) -> Interval:
+    """Where rho (or the excess over inputs) of one more family would lie: random effects over families, observed.
+
+    gated: from competent agents of families that count, else from all agents of all families.
+    """
     effects, variances = [], []
-    for family, m in present(e):
-        seeds = agents(mode, family, e, readout)[0]
-        if m != mode or len(seeds) < 2 or not counts(e, readout, family, mode):
+    for family in [f for f, mode in present(e) if mode == "observed"]:
+        passed, failed = e.agents(readout, family)
+        seeds = passed if gated else sorted(passed + failed)
+        if len(seeds) < 2 or (gated and not counts(e, readout, family, "observed")):
             continue
-        own = excess(mode, e, readout, seeds, family) if family_excess else rho(mode)(e, readout, seeds, family=family)
-        own = own[:, own.mean(0).argmin()] if own.ndim > 1 else own
+        own = e.rho(readout, seeds, family)
+        if beyond:
+            over = e.excess(readout, seeds, own)
+            own = over[:, over.mean(0).argmin()]
         effects.append(own.mean())
         variances.append(own.var(ddof=1) / len(own))
     return stats.prediction_interval(np.array(effects), np.array(variances))
@@ -120,12 +121,11 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
 def counts(e: Evidence, readout: str, family: str, mode: str) -> bool:
     """Whether a case passes its gates: nine in ten agents competent, and who moved decodable."""
     passed, failed = agents(mode, family, e, readout)
-    decodable = bool(passed) and _mean(e.measure("auc", passed, family)) >= metrics.IDENTITY
-    return decodable and len(passed) >= metrics.PASSING * (len(passed) + len(failed))
+    return e.decodable(passed, family) and len(passed) >= metrics.PASSING * (len(passed) + len(failed))
 
 
 def intervals(e: Evidence, readout: str) -> pd.DataFrame:
-    """rho and excess over inputs of every family's competent agents, and rho of controls, as rows of a figure.
+    """rho and excess over inputs of every family's competent agents, and rho of controls: intervals as of verdicts.
 
     Columns panel, family, mode, estimate, low, high, n, counts.
     """
@@ -134,11 +134,8 @@ def intervals(e: Evidence, readout: str) -> pd.DataFrame:
         seeds = agents(mode, family, e, readout)[0]
         if len(seeds) < 2:
             continue
-        over = excess(mode, e, readout, seeds, family)
-        found = {
-            "rho": rho(mode)(e, readout, seeds, family=family),
-            "excess over inputs": over[:, over.mean(0).argmin()],
-        }
+        own = rho(mode)(e, readout, seeds, family=family)
+        found = {"rho": own, "excess over inputs": e.excess(readout, seeds, own)}
         rows += [_interval(panel, family, mode, x, counts(e, readout, family, mode)) for panel, x in found.items()]
     for family in [f for f in (*CONTROLS, "end_to_end") if f in set(e.gates.family)]:
         passed, failed = e.agents(readout, family)
@@ -151,23 +148,3 @@ def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) 
     found = stats.interval(x)
     where = {"panel": panel, "family": family, "mode": mode, "counts": counted, "n": found.n}
     return {**where, "estimate": found.estimate, "low": found.low, "high": found.high}
-
-
-def views(e: Evidence, readout: str, names: tuple[str, ...]) -> pd.DataFrame:
-    """rho of agents in every view of the world, by family; the allocentric view of the same seeds beside."""
-    rows = []
-    for label in sorted(f for f in set(e.gates.family) if ":" in f):
-        family, view = label.split(":")
-        passed, failed = e.agents(readout, label)
-        seeds = sorted(passed + failed)
-        for name, source in ((view, label), ("allocentric", family)):
-            row = {"family": family, "view": name, "agents": len(seeds), "competent": len(e.agents(readout, source)[0])}
-            row["own slope"] = e.rho(readout, seeds, source, "self", 1.0).mean()
-            row["AUC who moved"] = _mean(e.measure("auc", seeds, source))
-            for s in (0.0, e.s, 0.9):
-                row[f"rho({s:g})"] = stats.interval(e.rho(readout, seeds, source, s=s))
-            rows.append(row)
-    columns = ["family", "view", "agents", "competent"]
-    table = pd.DataFrame(rows, columns=None if rows else columns).drop_duplicates(["family", "view"])
-    order = {view: i for i, view in enumerate(names)}
-    return table.sort_values(["family", "view"], key=lambda c: c.map(order) if c.name == "view" else c)

@@ -41,14 +41,6 @@ def residue(e: Evidence, seeds: list[int], at: int | None = None, s: float | Non
     return pick(updates, coupled) - pick(never, alone)
 
 
-def half_life(e: Evidence, seeds: list[int], s: float | None = None, **dials) -> np.ndarray:
-    """Updates [n] until half of what a coupling had made is gone; NaN where it is not by the end."""
-    updates, coupled = course(e, seeds, 1.0, s, **dials)
-    left = coupled - course(e, seeds, 0.0, s, **dials)[1]
-    gone = left <= 0.5 * left[:, :1]
-    return np.where(gone.any(1), updates[gone.argmax(1)], np.nan).astype(float)
-
-
 def near(e: Evidence, seeds: list[int], family: str, valence: float, mover: str = "self", s: float = 1.0) -> np.ndarray:
     """How much dearer [n] an item is when it is near, to heads of one world's agents, over the true slope of value."""
     if e.nearness is None:

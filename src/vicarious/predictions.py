@@ -80,12 +80,12 @@ def _case(part: str, head: str, family: str, mode: str) -> Prediction:
     own = {
         "rho": at,
         "the looks contrast": lambda e, seeds: at(e, seeds) - at(e, seeds, s=0.0),
-        "the excess over inputs": lambda e, seeds: generality.excess(mode, e, head, seeds, family),
+        "the excess over inputs": lambda e, seeds: e.excess(head, seeds, at(e, seeds)),
     }
     rule = {"a": _empathy, "b": _beyond_inputs}[part](head)
     return Prediction(
         f"P6{part}/{head}/{family}/{mode}",
-        f"{family}, {mode}",
+        f"{family} {mode}",
         "",
         "07-generality",
         tuple(replace(c, values=own[c.name]) for c in rule),
@@ -185,7 +185,6 @@ def _short(p: float) -> str:
 
 
 def _rows() -> list[Prediction]:
-    numbers = {6: "six"}
     rows = [
         Prediction(
             "P1a",
@@ -321,7 +320,7 @@ def _rows() -> list[Prediction]:
             head,
             "all",
             FAMILIES,
-            every=f"competent family (at least {numbers[WHENEVER]}), observed and imagined",
+            every="competent family (at least six), observed and imagined",
             cases=partial(_cases, part, head),
         )
         for part, rule in (("a", _empathy), ("b", _beyond_inputs))
@@ -453,9 +452,7 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
         return row | {"verdict": "inconclusive", "gate_passed": False, "note": why}
     everyone = prediction.measure(evidence, sorted(passed + failed))[0] if failed else measured
     planned, used = len(passed) + len(failed), len(passed) - len(lost)
-    confused = (
-        prediction.identity and not np.mean(evidence.measure("auc", passed, prediction.family)) >= metrics.IDENTITY
-    )
+    confused = prediction.identity and not evidence.decodable(passed, prediction.family)
     gate = used >= metrics.PASSING * planned and not confused
     verdict, p = prediction.decide(measured)
     first = measured[0].found
@@ -483,7 +480,8 @@ def judge(prediction: Prediction, evidence: Evidence | None) -> dict:
 def _judged_by_cases(prediction: Prediction, evidence: Evidence, row: dict) -> dict:
     """A rule that is asked of several cells: all that count must support it, or any contradicts it.
 
-    A case counts if its gate is passed.  The p-value is the largest of all for, Bonferroni's of the smallest against.
+    A case counts if its gate is passed, and the rule's own gate is that cases of enough families count.  The p-value
+    is the largest of all for, Bonferroni's of the smallest against.
     """
     cases = prediction.cases(evidence)
     rows = [judge(case, evidence) for case in cases]
@@ -494,14 +492,14 @@ def _judged_by_cases(prediction: Prediction, evidence: Evidence, row: dict) -> d
     if not counted:
         return row | {"verdict": "inconclusive", "gate_passed": False, "note": "no competent family"}
     enough = len(competent) >= WHENEVER
-    verdicts_ = [r["verdict"] for _, r in counted]
     against = [r["p"] for _, r in counted if r["verdict"] == "contradicted"]
     if against:
         verdict, p = "contradicted", min(1.0, min(against) * len(counted))
     else:
-        yes = enough and set(verdicts_) == {"supported"}
+        yes = all(r["verdict"] == "supported" for _, r in counted)
         verdict, p = "supported" if yes else "inconclusive", max(r["p"] for _, r in counted)
-    over = generality.pooled(evidence, prediction.head, family_excess=prediction.part.startswith("b"))
+    beyond = prediction.part.startswith("b")
+    over, ungated = (generality.pooled(evidence, prediction.head, beyond, gated) for gated in (True, False))
     return row | {
         "estimate": over.estimate,
         "ci_low": over.low,
@@ -510,15 +508,14 @@ def _judged_by_cases(prediction: Prediction, evidence: Evidence, row: dict) -> d
         "excluded": left_out,
         "gate_passed": enough,
         "provisional": any(r["provisional"] for _, r in counted),
-        "ungated": over.estimate,
+        "ungated": ungated.estimate,
         "conditions": [{"name": case.claim, **_found(r)} for case, r in zip(cases, rows, strict=True)],
         "p": p,
         "note": _join(
             "" if enough else f"{len(competent)} competent families, at least {WHENEVER} wanted",
-            f"not counted: {', '.join(left_out)}" if left_out else "",
             "" if evidence.preregistered else "not as preregistered",
         ),
-        "verdict": verdict,
+        "verdict": verdict if enough else "inconclusive",
     }
 
 

@@ -99,9 +99,9 @@ PROFILES = {
         2,
         2,
         dict.fromkeys(("recurrent", "rssm", "transformer", "vae", "jepa", "conv"), 2),
-        1,
+        0,
         2,
-        1,
+        0,
         {"episodes": 4096},
         {"updates": 600},
         {"updates": 600, "reward_updates": 1200},
@@ -324,10 +324,8 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
 
     for family, planned in sizes.families.items():
         for seed in range(planned if seeds is None else min(seeds, planned)):
-            own = {**sizes.model, **RECIPES[family]}
-            own["updates"] = min(own.get("updates", math.inf), sizes.model.get("updates", math.inf))
             data = config.Episodes(seed=seed, **sizes.data)
-            model = config.Model(data=data, family=family, **{k: v for k, v in own.items() if v != math.inf})
+            model = config.Model(data=data, family=family, **{**RECIPES[family], **sizes.model})
             if family != FAMILIES[0]:
                 cells.append(config.Responses(heads=heads(model), battery=battery))
                 cells.append(config.Codes(model=model, battery=battery, **probe))

@@ -15,7 +15,10 @@ from .base import CODED, GRU, Predictive, coded, mlp
 
 
 class Grid(nn.Module):
-    """Observations as cells: obs [..., F] -> [..., N, C], each with its neighbours, and a learnt place of each cell."""
+    """Observations as cells: obs [..., F] -> [..., N, C], each with its neighbours, and a learnt place of each cell.
+
+    scale: standard deviation of the initial places.
+    """
 
     def __init__(self, cfg: config.World, features: int, width: int, scale: float = 1.0):
         super().__init__()
