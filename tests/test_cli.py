@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from click.testing import CliRunner
 
-from vicarious import chapters, store
+from vicarious import chapters, cli, store, study
 from vicarious.cli import app
 
 
