@@ -1,5 +1,7 @@
 """Claims about summaries over families of world models."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,17 @@ def test_only_those_who_can_imagine_speak_about_imagination(found):
     assert generality.agents("imagined", "rssm", found, "reward") == (list(range(12)), [])
     assert generality.agents("imagined", "vae", found, "reward") == ([], list(range(12)))
     assert generality.agents("imagined", "conv", found, "reward") == ([], [])
+
+
+def test_views_are_compared_within_agents_who_have_all_of_them():
+    seen = {"vae": {"other": 0.3}, "vae:left": {"other": 0.1, "auc": 0.8}, "vae:centred": {"other": 0.0}}
+    e = evidence(n=12, families=seen)
+    gates = e.gates[(e.gates.family != "vae:left") | (e.gates.seed < 5)]
+    rows = generality.views(dataclasses.replace(e, gates=gates), "reward").set_index("view")
+    assert list(rows.index) == ["allocentric", "left", "centred"] and set(rows.family) == {"vae"}
+    assert set(rows.agents) == {5}
+    assert rows.estimate.tolist() == pytest.approx([0.3, 0.1, 0.0], abs=0.03)
+    assert rows["AUC who moved"]["left"] == pytest.approx(0.8)
 
 
 def test_confusion_does_not_count(found):

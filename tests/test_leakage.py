@@ -1,5 +1,7 @@
 """Claims about what outlives a coupling, and about the worth of what only others seek."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +55,17 @@ def test_a_planted_residue_is_found():
     assert leakage.residue(e, agents).mean() * unit == pytest.approx(0.2, abs=0.01)
     assert leakage.residue(e, agents, 10).mean() * unit == pytest.approx(0.2 + 0.8 * np.exp(-0.1), abs=0.01)
     assert np.isnan(leakage.residue(e, agents, 11)).all() and np.isnan(leakage.residue(e, [99])).all()
+
+
+def test_what_few_agents_had_for_longer_is_read_only_where_it_is_asked_for():
+    """The verdict is read where most of the agents are, or it would rest on a handful of them."""
+    e, _ = evidence()
+    longer = e.decoupling[e.decoupling.seed < 3].assign(past=10, update=lambda t: t["update"] * 5)
+    both = dataclasses.replace(e, decoupling=pd.concat([e.decoupling, longer]))
+    agents = list(range(12))
+    assert np.array_equal(leakage.residue(both, agents), leakage.residue(e, agents))
+    updates, rho = leakage.course(both, agents, 1.0, past=10)
+    assert updates[-1] == 5 * UPDATES[-1] and list(np.isfinite(rho).all(1)) == [True] * 3 + [False] * 9
 
 
 def test_a_planted_taste_is_found():

@@ -326,6 +326,7 @@ def golden() -> dict:
         "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
         "decoupling": config.Decoupling(heads=cells[1].heads, battery=tiny_battery(), past=2),
         "imagined": config.Imagined(**small),
+        "foresight": config.Foresight(model=training.model_of(cells[1]), episodes=128),
         "curve": config.Curve(
             model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
         ),
@@ -354,6 +355,7 @@ def golden() -> dict:
             "extinction": store.read(more["extinction"].address).tables["extinction"]["slope"][::7],
             "decoupling": store.read(more["decoupling"].address).tables["decoupling"]["slope"][::7],
             "imagined": store.read(more["imagined"].address).tables["imagined"]["slope"][::2],
+            "foresight": store.read(more["foresight"].address).tables["foresight"]["value"],
             "curve": store.read(more["curve"].address).tables["curves"]["slope"][::3],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}

@@ -115,6 +115,20 @@ class Model(Stage):
         return self.data
 
 
+class Foresight(Stage):
+    """How well a world model foresees worlds whose others have one taste or another; its own is one of them."""
+
+    stage: ClassVar[str] = "foresight"
+    epoch: ClassVar[int] = 1
+    model: Model
+    tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "alien")
+    episodes: int = Field(4096, ge=64, description="of each taste, that nothing has learnt from")
+
+    @property
+    def parent(self) -> Stage:
+        return self.model
+
+
 class Heads(Stage):
     """A reward model and a value function over one frozen world model, each trained by itself."""
 
@@ -418,7 +432,7 @@ class Shapes(Stage):
 STAGES: dict[str, type[Stage]] = {
     s.stage: s
     for s in (
-        *(Episodes, Model, Heads, Joint, Curve, Battery, Returns),
+        *(Episodes, Model, Foresight, Heads, Joint, Curve, Battery, Returns),
         *(Responses, Precision, Surface, Interventions, Imagined, Extinction, Decoupling),
         *(Codes, Identity, Simulations, Shapes),
     )

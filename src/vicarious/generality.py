@@ -14,6 +14,7 @@ from .metrics import CONTROLS
 from .stats import Interval
 
 FAMILIES = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
+EVERY = (*FAMILIES, *CONTROLS, "end_to_end")
 MODES = ("observed", "imagined")
 PROPERTIES = {  # of a code, that might go with empathy
     "transfer": "transfer from self to other",
@@ -46,10 +47,10 @@ def present(e: Evidence) -> list[tuple[str, str]]:
     return [(f, m) for f in FAMILIES for m in MODES if f in (there if m == "observed" else imagined)]
 
 
-def summary(e: Evidence, readout: str) -> pd.DataFrame:
-    """One row per family: agents, competence, who moved, and what its heads answer; means over agents."""
+def summary(e: Evidence, readout: str, families: tuple[str, ...] = EVERY) -> pd.DataFrame:
+    """One row per family at hand: agents, competence, who moved, and what its heads answer; means over agents."""
     rows = []
-    for family in [f for f in (*FAMILIES, *CONTROLS, "end_to_end") if f in set(e.gates.family)]:
+    for family in [f for f in families if f in set(e.gates.family)]:
         passed, failed = e.agents(readout, family)
         seeds = sorted(passed + failed)
         own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
@@ -71,6 +72,35 @@ def summary(e: Evidence, readout: str) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("family")
+
+
+def views(e: Evidence, readout: str) -> pd.DataFrame:
+    """rho in every view of the world, of those agents who were shown all of them, competent or not.
+
+    Columns family, view, agents, competent, own slope, AUC who moved, estimate, low, high.
+    """
+    rows, there = [], set(e.gates.family)
+    for family in (*FAMILIES, CONTROLS[0]):
+        others = sorted((name for name in there if name.startswith(f"{family}:")), reverse=True)
+        if not others or family not in there:
+            continue
+        seen = {"allocentric": family} | {name.removeprefix(f"{family}:"): name for name in others}
+        agents = {view: e.agents(readout, name) for view, name in seen.items()}
+        seeds = sorted(set.intersection(*({*passed, *failed} for passed, failed in agents.values())))
+        for view, name in seen.items():
+            found = stats.interval(e.rho(readout, seeds, name))
+            rows.append(
+                {
+                    "family": family,
+                    "view": view,
+                    "agents": len(seeds),
+                    "competent": len(set(seeds) & set(agents[view][0])),
+                    "own slope": e.rho(readout, seeds, name, "self", 1.0).mean(),
+                    "AUC who moved": _mean(e.measure("auc", seeds, name)),
+                    **{"estimate": found.estimate, "low": found.low, "high": found.high},
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _mean(x: np.ndarray) -> float:
@@ -137,7 +167,7 @@ def intervals(e: Evidence, readout: str) -> pd.DataFrame:
         own = rho(mode)(e, readout, seeds, family=family)
         found = {"rho": own, "excess over inputs": e.excess(readout, seeds, own)}
         rows += [_interval(panel, family, mode, x, counts(e, readout, family, mode)) for panel, x in found.items()]
-    for family in [f for f in (*CONTROLS, "end_to_end") if f in set(e.gates.family)]:
+    for family in [f for f in EVERY if f not in FAMILIES and f in set(e.gates.family)]:
         passed, failed = e.agents(readout, family)
         own = e.rho(readout, sorted(passed + failed), family)
         rows.append(_interval("rho", family, "observed", own, True))

@@ -18,14 +18,17 @@ def course(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
 
-    dials: weight_decay and head_width, `USUAL` unless said otherwise; the longest training with these that there is.
+    dials: weight_decay and head_width, `USUAL` unless said otherwise, and past, times the updates of convergence, by
+    default the longest training with these that most of the agents had; NaN where an agent had none.
     """
     if e.decoupling is None:
         return np.zeros(1), np.full((len(seeds), 1), np.nan)
     t = e.decoupling[(e.decoupling.mover == "other") & (e.decoupling.kind == "empathy") & (e.decoupling.kappa == kappa)]
     for name, level in {**USUAL, **dials}.items():
         t = t[np.isclose(t[name], level)]
-    t = t[t.past == t.past.max()]
+    if "past" not in dials:
+        had = t.groupby("past").seed.agg(lambda own: own.isin(seeds).sum())
+        t = t[t.past == had[had == had.max()].index.max()]
     mean = t.groupby(["seed", "update", "similarity"], observed=True).rho.mean().reset_index()  # over sides
     at = metrics.at_similarity(mean, e.s if s is None else s)
     wide = at.pivot(index="seed", columns="update", values="rho").reindex(seeds)

@@ -33,7 +33,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "end_to_end": {"updates": 1000},
 }
 VIEWS = ("left", "centred")
-VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views
+VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views, as pixels are
 DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
 NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
@@ -333,6 +333,9 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
                 cells.append(config.Imagined(heads=heads(model), battery=battery))
             if seed < sizes.views and family in VIEWED:
                 cells += _viewed(model, battery, heads, probe)
+                if family == FAMILIES[0]:
+                    pixels = config.Model(data=data, family="pixels")
+                    cells += _viewed(pixels, battery, heads, probe)
     return list(dict.fromkeys(cells))
 
 
@@ -354,9 +357,10 @@ def _viewed(
 def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[float, ...] = ()) -> list[config.Stage]:
     """Cells of what outlives a coupling, and of what others seek who have another taste.
 
-    Value functions converged at kappa = 1 and at kappa = 0, all labels given, go on at kappa = 0; at several weight
-    decays (decays: further ones), and with fewer hidden units, for some of the seeds.  World models and heads of a
-    world whose others are of alien taste are shown the reference study's scenes.
+    Value functions converged at kappa = 1 and at kappa = 0, all labels given, go on at kappa = 0; for some of the
+    seeds for longer, at several weight decays (decays: further ones, for all), and with fewer hidden units.  World
+    models and heads of a world whose others are of alien taste are shown the reference study's scenes; some of them
+    and of the reference world models are asked to foresee others of either taste.
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
@@ -375,10 +379,12 @@ def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[floa
                 cells.append(config.Decoupling(heads=head(kappa), battery=battery, **own))
             if few:
                 cells.append(config.Decoupling(heads=head(kappa, width=NARROW), battery=battery, past=1))
+                cells.append(config.Decoupling(heads=head(kappa), battery=battery, past=sizes.past["ends"]))
         world = config.World(taste="alien")
         alien = model.model_copy(update={"data": model.data.model_copy(update={"world": world})})
         cells.append(config.Responses(heads=config.Heads(model=alien, **sizes.heads), battery=battery))
         cells.append(config.Codes(model=alien, battery=battery, **sizes.codes))
+        cells += [config.Foresight(model=own) for own in (model, alien) if few]
     return list(dict.fromkeys(cells))
 
 

@@ -45,6 +45,7 @@ EXPECTED = {  # seconds on one core
     "battery": 40.0,
     "returns": 120.0,
     "model": 50.0,
+    "foresight": 3.0,
     "codes": 15.0,
     "identity": 10.0,
     "heads": 33.0,
@@ -154,7 +155,9 @@ class Agent:
             return
         head = self.heads(cell.heads) if isinstance(cell, config.Responses) else None
         start = time.perf_counter()
-        if isinstance(cell, config.Identity):
+        if isinstance(cell, config.Foresight):
+            tables = {"foresight": self._foresight(cell)}
+        elif isinstance(cell, config.Identity):
             tables = {"identity": codes.reliability(cell, self.model, self.shown(cell.battery))}
         elif isinstance(cell, config.Codes):
             tables = {"measures": codes.measure(cell, self.model, self.shown(cell.battery))}
@@ -168,7 +171,8 @@ class Agent:
             tables = {"imagined": self._imagined(cell, head)}
         else:
             tables = self._responses(cell, head)
-        self.store.write(cell, time.perf_counter() - start, tables, device=self.device, battery=self._digest(cell))
+        shown = {"battery": self._digest(cell)} if hasattr(cell, "battery") else {}
+        self.store.write(cell, time.perf_counter() - start, tables, device=self.device, **shown)
 
     def _digest(self, cell: config.Stage) -> str:
         """SHA-256 of the scenes that were shown."""
@@ -206,6 +210,17 @@ class Agent:
     def _imagined(self, cell: config.Imagined, head: heads.Heads) -> pd.DataFrame:
         scenes = self.scenes(cell.battery)[0].to(self.device)
         return responses.imagined(self.model, head, cell.battery, scenes, self.cfg.data, cell.heads.gamma)
+
+    def _foresight(self, cell: config.Foresight) -> pd.DataFrame:
+        """Losses in eventful episodes of every taste whose other is purposeful: taste, measure, value."""
+        rows = []
+        for taste in cell.tastes:
+            seen = self.cfg.data.world.model_copy(update={"taste": taste})
+            test = self.cfg.data.model_copy(update={"world": seen, "episodes": cell.episodes})
+            data = episodes.collect(test, self.device, purpose="test")
+            losses = models.evaluate(self.model, data[data.eventful & ~data.drifter])
+            rows += [(taste, name, loss) for name, loss in losses.items()]
+        return pd.DataFrame(rows, columns=["taste", "measure", "value"])
 
     def _interventions(self, cell: config.Interventions, head: heads.Heads) -> dict[str, pd.DataFrame]:
         if cell.battery not in self._pairs:
