@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -15,7 +19,11 @@ import yaml
 from . import chapters, store
 
 KEEP_METADATA = {"kernelspec", "language_info"}
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"}
+ENVIRONMENT = {
+    **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"},
+    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+}
+KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
 
 class ChapterFailed(Exception):
@@ -38,7 +46,7 @@ def stage(out: Path, banner: str | None) -> Path:
     shutil.copytree(
         root / "book",
         source / "book",
-        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__", "kernel-ipc-*"),
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
     )
     shutil.copy(root / "_toc.yml", source)
     settings = yaml.safe_load((root / "_config.yml").read_text())
@@ -58,25 +66,33 @@ def execute(notebook: Path, parameters: dict) -> None:
         raise chapters.BadParameter(
             f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
         )
+    try:
+        with tempfile.TemporaryDirectory() as sockets:  # in the file system: nothing on the network
+            papermill.execute_notebook(
+                str(notebook),
+                str(notebook),
+                parameters,
+                progress_bar=False,
+                cwd=str(notebook.parent),
+                kernel_name="python3",
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
+    except papermill.PapermillExecutionError as error:
+        raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+    normalise(notebook)
+
+
+@contextlib.contextmanager
+def surroundings():
+    """The environment in which chapters are executed, whoever starts it: one thread each, where results are."""
     before = dict(os.environ)
     where = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs.resolve()}
     os.environ.update(ENVIRONMENT | {name: str(path) for name, path in where.items()})
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(notebook),
-            parameters,
-            progress_bar=False,
-            cwd=str(notebook.parent),
-            kernel_name="python3",
-            config=Config(KernelManager={"transport": "ipc"}),  # sockets in the file system: nothing on the network
-        )
-    except papermill.PapermillExecutionError as error:
-        raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+        yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-    normalise(notebook)
 
 
 def normalise(notebook: Path) -> None:
@@ -142,15 +158,49 @@ def render(
     parameters = _parameters(names, given)
     banner = _banner(parameters)
     where = store.home() if in_place else stage(out, banner)
-    for number, (name, values) in enumerate(parameters.items(), 1):
-        say(f"[{number}/{len(parameters)}] {name}")
-        chapters.Source(values, workers=workers)
-        changed = values.model_dump(exclude_defaults=True)
-        execute(where / "book" / f"{name}.ipynb", changed)
-    if in_place:
+    failed = _execute_all(where, parameters, workers, say)
+    if in_place and not failed:
         where = stage(out, banner)
     say("building pages")
-    return build(where, out)
+    index = build(where, out)
+    if failed:
+        raise ChapterFailed("\n".join([*failed, f"the other chapters are rendered: {index}"]))
+    return index
+
+
+def _execute_all(
+    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable[[str], None]
+) -> list[str]:
+    """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, chapter by chapter.
+
+    A chapter that failed keeps the outputs that it had.
+    """
+    failed, started = [], time.perf_counter()
+
+    def run(name: str, values: chapters.Parameters) -> float:
+        start, notebook = time.perf_counter(), where / "book" / f"{name}.ipynb"
+        stored = notebook.read_bytes()
+        try:
+            execute(notebook, values.model_dump(exclude_defaults=True))
+        except ChapterFailed:
+            notebook.write_bytes(stored)
+            raise
+        return time.perf_counter() - start
+
+    with surroundings(), ThreadPoolExecutor(max(1, min(workers, KERNELS))) as pool:
+        running = {}
+        for name, values in parameters.items():
+            chapters.Source(values, workers=workers)
+            running[pool.submit(run, name, values)] = name
+        for number, done in enumerate(as_completed(running), 1):
+            try:
+                outcome = f"{done.result():.0f} s"
+            except ChapterFailed as error:
+                failed.append(str(error))
+                outcome = f"failed: {error}"
+            say(f"[{number}/{len(running)}] {running[done]} {outcome}")
+    say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
+    return failed
 
 
 def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.Parameters]:

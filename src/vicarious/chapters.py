@@ -344,18 +344,16 @@ class Source:
 
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
-        results = [self.store.read(c.address) for c in self.cells]
+        manifests, sources = zip(*(self.store.manifest(c.address) for c in self.cells), strict=True)
         fresh = {c.address for c in self.trained}
-        how = Counter(
-            "trained now" if c.address in fresh else r.source for c, r in zip(self.cells, results, strict=True)
-        )
-        parents = {r.manifest["parent"] for r in results if r.manifest["parent"]}
-        known = [self.store.read(a).manifest for a in sorted(parents) if self.store.has(a)]
+        how = Counter("trained now" if c.address in fresh else s for c, s in zip(self.cells, sources, strict=True))
+        parents = {m["parent"] for m in manifests if m["parent"]}
+        known = [self.store.manifest(a)[0] for a in sorted(parents) if self.store.has(a)]
         known = [m for m in known if m["stage"] != "model" or models.FAMILIES[m["config"]["family"]].trained]
-        seconds = math.fsum(m["seconds"] for m in [*known, *(r.manifest for r in results)])
+        seconds = math.fsum(m["seconds"] for m in [*known, *manifests])
         digest = config.digest([c.address for c in self.cells])
-        commits = ", ".join(sorted({r.manifest["commit"] for r in results}))
-        devices = ", ".join(sorted({r.manifest["device"] for r in results}))
+        commits = ", ".join(sorted({m["commit"] for m in manifests}))
+        devices = ", ".join(sorted({m["device"] for m in manifests}))
         parts = ", ".join(f"{count} {word}" for word, count in sorted(how.items()))
         return (
             f"configuration {digest} · commit {commits} · {self.parameters.seeds} seeds · {devices} · "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -66,8 +67,13 @@ class Stage(Frozen):
     @property
     def address(self) -> str:
         """Sixteen hexadecimal digits that name this result."""
-        parent = self.parent.address if self.parent else None
-        return digest([self.stage, self.epoch, self.own(), parent])
+        return _address(self)
+
+
+@cache  # stages share their ancestors
+def _address(stage: Stage) -> str:
+    parent = stage.parent.address if stage.parent else None
+    return digest([stage.stage, stage.epoch, stage.own(), parent])
 
 
 def digest(content) -> str:

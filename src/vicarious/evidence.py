@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,16 @@ class Evidence:
         """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
         return self.s == S and self.exposure == P and not self.altered
 
+    @cached_property
+    def _conditions(self) -> dict[tuple, pd.DataFrame]:
+        """Coefficients by readout, family, kind and mover."""
+        return dict(list(self.coefficients.groupby(["readout", "family", "kind", "mover"], observed=True)))
+
+    @cached_property
+    def _measures(self) -> dict[str, pd.DataFrame]:
+        """Measures by family."""
+        return dict(list(self.measures.groupby("family", observed=True)))
+
     def agents(
         self, readout: str, family: str = "recurrent", exposure: float | None = None
     ) -> tuple[list[int], list[int]]:
@@ -107,9 +118,8 @@ class Evidence:
     ) -> np.ndarray:
         """Coefficient [n] of the given seeds, in their order; NaN where an agent is missing."""
         exposure = self.exposure if exposure is None else exposure
-        t = self.coefficients
-        t = t[(t.readout == readout) & (t.family == family) & np.isclose(t.exposure, exposure) & (t.kappa == kappa)]
-        t = t[(t.mover == mover) & (t.kind == kind)]
+        t = self._conditions.get((readout, family, kind, mover), self.coefficients[:0])
+        t = t[np.isclose(t.exposure, exposure) & (t.kappa == kappa)]
         return per_seed(t, "rho", seeds, self.s if s is None else s)
 
     def foreseen(
@@ -164,7 +174,7 @@ class Evidence:
         self, name: str, seeds: list[int], family: str = "recurrent", mover: str = "other", s: float | None = None
     ) -> np.ndarray:
         """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
-        t_all = self.measures[self.measures.family == family]
+        t_all = self._measures.get(family, self.measures[:0])
         t = t_all[(t_all.measure == name) & (t_all.mover == mover)]
         found = per_seed(t, "value", seeds, self.s if s is None else s)
         if not name.startswith(("transfer", "null")):

@@ -134,8 +134,9 @@ def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     `truth` is the response table of the agent that knows r and V_pi; a kind whose |true slope| < .1 has rho = NaN.
     """
     true = slopes(truth.drop(columns=AGENT, errors="ignore")).set_index(["readout", "kind"]).slope
-    keys = pd.MultiIndex.from_frame(slopes_[["readout", "kind"]].astype(str))  # published tables hold categories
-    table = slopes_.assign(true_slope=keys.map(true))
+    groups = slopes_.groupby(["readout", "kind"], observed=True, sort=False)
+    of_group = np.array([true.get(key, np.nan) for key in groups.size().index], float)
+    table = slopes_.assign(true_slope=of_group[groups.ngroup()] if len(slopes_) else np.empty(0))
     defined = table.true_slope.abs() >= UNDEFINED
     return table.assign(rho=np.where(defined, table.slope / table.true_slope, np.nan))
 

@@ -14,10 +14,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
@@ -84,6 +86,8 @@ class Store:
     def __init__(self, runs: Path | None = None, data: Path | None = None):
         self.runs = Path(runs or os.environ.get("VICARIOUS_RUNS") or home() / "runs")
         self.data = Path(data or home() / "data")
+        self._tables: dict[str, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
+        self._checked: set[str] = set()  # published results whose manifest is theirs
 
     @cached_property
     def published(self) -> dict:
@@ -98,14 +102,13 @@ class Store:
             _verify(self.data / name, digest, path)
         return manifest
 
-    @cached_property
-    def _tables(self) -> dict[str, dict[str, pd.DataFrame]]:
-        names = [n for n in self.published["files"] if n.endswith(".parquet")]
-        frames = {Path(n).stem: _read_parquet(self.data / n) for n in names}
-        return {
-            name: {a: f.drop(columns="address") for a, f in frame.groupby("address", observed=True)}
-            for name, frame in frames.items()
-        }
+    def _table(self, name: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """A published table with its column `address`, read once, and which of its rows belong to each."""
+        if name not in self._tables:
+            frame = _read_parquet(self.data / f"{name}.parquet")
+            rows = frame.groupby("address", observed=True).indices
+            self._tables[name] = frame, rows
+        return self._tables[name]
 
     def has(self, address: str, weights: bool = False) -> bool:
         """Whether a result is at hand; with `weights`, whether it can be computed with and not only read."""
@@ -123,22 +126,51 @@ class Store:
             )
         return folder.exists()
 
+    def manifest(self, address: str) -> tuple[dict, str]:
+        """Where a result comes from, and whether it is `published` or `cached`.  Raises as `read` does."""
+        if address in self.published["results"]:
+            manifest, path, source = self.published["results"][address], self.data / "manifest.json", "published"
+        elif self._cached(address):
+            path, source = self.runs / address / "manifest.json", "cached"
+            manifest = _read_json(path)
+        else:
+            raise KeyError(address)
+        if source == "cached" or address not in self._checked:
+            _belongs(manifest, address, path)
+            self._checked.add(address)
+        return manifest, source
+
+    def rows(self, addresses: Sequence[str], name: str) -> pd.DataFrame | None:
+        """One kind of table of many results below each other, with their `address`; None where no result has it.
+
+        Published results come first, each group in the order that was asked for.
+        """
+        published = [a for a in addresses if a in self.published["results"]]
+        own = [self._published_rows(a, name) for a in published if name in self.manifest(a)[0]["tables"]]
+        parts = [self._table(name)[0].take(np.concatenate(own))] if own else []
+        for address in [a for a in addresses if a not in self.published["results"]]:
+            if (table := self.read(address).tables.get(name)) is not None:
+                parts.append(table.assign(address=address))
+        return pd.concat(parts, ignore_index=True) if parts else None
+
+    def _published_rows(self, address: str, name: str) -> np.ndarray:
+        manifest = self.data / "manifest.json"
+        if f"{name}.parquet" not in self.published["files"] or address not in (rows := self._table(name)[1]):
+            raise CorruptResult(f"{manifest} lists {name} of {address}, which no table holds")
+        return rows[address]
+
     def read(self, address: str, weights: bool = False) -> Result:
         """The published result, else the cached one.  Raises KeyError where there is none, CorruptResult if damaged."""
         name = f"weights/{address}.safetensors"
         if address in self.published["results"] and (not weights or name in self.published["files"]):
-            manifest = self.published["results"][address]
-            _belongs(manifest, address, self.data / "manifest.json")
-            tables = {k: t[address].reset_index(drop=True) for k, t in self._tables.items() if address in t}
-            if absent := set(manifest["tables"]) - set(tables):
-                raise CorruptResult(
-                    f"{self.data / 'manifest.json'} lists {sorted(absent)} of {address}, which no table holds"
-                )
+            manifest, _ = self.manifest(address)
+            own = {kind: self._table(kind)[0].take(self._published_rows(address, kind)) for kind in manifest["tables"]}
+            tables = {kind: frame.drop(columns="address").reset_index(drop=True) for kind, frame in own.items()}
             tensors = _read_weights(self.data / name) if name in self.published["files"] else {}
             return Result(manifest, tables, tensors, "published")
-        folder = self.runs / address
         if not self._cached(address):
             raise KeyError(address)
+        folder = self.runs / address
         manifest = _read_json(folder / "manifest.json")
         _belongs(manifest, address, folder / "manifest.json")
         for file, digest in manifest["files"].items():
@@ -214,8 +246,8 @@ class Store:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(target, ignore_errors=True)
-        for name in ("published", "_tables"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("published", None)
+        self._tables, self._checked = {}, set()
         return {
             p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()
         }

@@ -435,12 +435,14 @@ def agent_columns(cell: config.Stage) -> dict:
 
 def load(cells: list[config.Stage], store: Store, table: str) -> pd.DataFrame | None:
     """One tidy table over cells that are at hand, with the columns of `agent_columns`; None where no cell has it."""
-    parts = []
-    for cell in cells:
-        result = store.read(cell.address)
-        if table in result.tables:  # code cells have no responses
-            parts.append(result.tables[table].assign(**agent_columns(cell)))
-    return pd.concat(parts, ignore_index=True) if parts else None
+    of = {cell.address: cell for cell in cells}
+    frame = store.rows(list(of), table)
+    if frame is None:
+        return None
+    there = frame.address.unique()
+    agents = pd.DataFrame([agent_columns(of[address]) for address in there], index=there)
+    agents = agents.loc[frame.address.astype(str)].reset_index(drop=True)
+    return pd.concat([frame.drop(columns=["address", *agents], errors="ignore"), agents], axis=1)
 
 
 def losses(cells: list[config.Stage], store: Store) -> pd.DataFrame:
