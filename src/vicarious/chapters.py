@@ -6,6 +6,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import chain
 from typing import ClassVar, Literal
 
@@ -344,6 +345,10 @@ class Source:
 
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
+        return self._provenance
+
+    @cached_property
+    def _provenance(self) -> str:
         manifests, sources = zip(*(self.store.manifest(c.address) for c in self.cells), strict=True)
         fresh = {c.address for c in self.trained}
         how = Counter("trained now" if c.address in fresh else s for c, s in zip(self.cells, sources, strict=True))

@@ -324,16 +324,18 @@ def conduct(table: pd.DataFrame, readout: str, looks: tuple[float, ...]) -> Figu
 def shape(scores: pd.DataFrame, bar: float) -> Figure:
     """Every agent's lead of the smooth curve and its largest jump; scores: columns of, curve, lead and jump."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    palette = {name: COLOURS[name] for name in scores["of"].unique()}
+    curves, names = list(dict.fromkeys(scores.curve)), list(dict.fromkeys(scores["of"]))
     for ax, value, at in zip(axes, ("lead", "jump"), (0.0, bar), strict=True):
-        sns.stripplot(scores, x=value, y="curve", hue="of", palette=palette, dodge=True, size=3.5, alpha=0.7, ax=ax)
+        for (curve, name), own in scores.groupby(["curve", "of"], sort=False):
+            spread = 0.2 * (np.arange(len(own)) * 0.618 % 1 - 0.5)  # golden section: even, and the same every time
+            y = -curves.index(curve) - 0.3 * (names.index(name) - (len(names) - 1) / 2) + spread
+            label = NAMES[name] if curve == curves[0] else None
+            ax.plot(own[value], y, "o", ms=3.5, alpha=0.7, color=COLOURS[name], label=label)
         ax.axvline(at, color="0.6", lw=0.9, ls="--", zorder=0)
-        ax.set_ylabel("")
+    axes[0].set_yticks(-np.arange(len(curves)), curves)
     axes[0].set_xlabel("lead of the smooth curve (above 0: smooth)")
     axes[1].set_xlabel("largest jump, as a share of the range")
-    axes[0].get_legend().remove()
-    handles, labels = axes[1].get_legend_handles_labels()
-    axes[1].legend(handles, [NAMES[label] for label in labels], fontsize=9, loc="lower right")
+    axes[1].legend(fontsize=9, loc="lower right")
     return fig
 
 
