@@ -193,6 +193,12 @@ class Leakage(Parameters):
         return study.leakage(self.profile, self.seeds, (self.weight_decay,) if self.weight_decay else ())
 
 
+class Explorer(Sweep):
+    def agents(self) -> list[config.Stage]:
+        reference = study.reference(self.profile, self.seeds, ("recurrent",))
+        return list(dict.fromkeys([*reference, *study.development(self.profile, self.seeds)]))
+
+
 class Verdicts(Parameters):
     def agents(self) -> list[config.Stage]:
         return study.everything(self.profile, self.seeds)
@@ -222,6 +228,7 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "08-stimuli": Stimuli,
     "09-extinction": Extinction,
     "10-leakage": Leakage,
+    "explorer": Explorer,
     "verdicts": Verdicts,
     "cost": Cost,
 }
