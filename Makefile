@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-.PHONY: help setup book test quick study bench clean
+.PHONY: help setup book open pdf zip test quick study bench clean
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -32,9 +32,19 @@ setup: $(VENV)/.installed  ## the environment only
 book: $(VENV)/.installed  ## execute every chapter and render the paper
 	@$(BIN)/vicarious book
 
+open:  ## open the rendered paper in a browser
+	@test -f _build/paper/html/index.html || { echo "there is no paper yet: make book"; exit 2; }
+	@$(PYTHON) -m webbrowser -t "file://$(CURDIR)/_build/paper/html/index.html"
+
+pdf: $(VENV)/.installed  ## the same, and the whole paper as one PDF (needs Chromium)
+	@$(BIN)/vicarious book --pdf
+
+zip: $(VENV)/.installed  ## the same, and site, notebooks and data in one file
+	@$(BIN)/vicarious book --zip
+
 test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
-	@$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadscope --nbval --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
 
 quick: $(VENV)/.installed  ## train everything small from nothing and render it (minutes)
 	@rm -rf _build/quick _build/quick-runs

@@ -1,9 +1,13 @@
 """Claims about the book: its notebooks are executed and normalised, and rendering leaves the repository as it is."""
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
+import zipfile
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import nbformat
 import papermill
@@ -231,12 +235,62 @@ def test_a_failing_chapter_is_named_with_its_cell_and_error(tmp_path):
         book.execute(path, {"nonsense": 1})
 
 
+def test_a_chapter_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    run, built = book.execute, []
+
+    def some_fail(notebook, parameters):
+        if notebook.stem == "03-similarity":
+            notebook.write_text("half written")
+            raise book.ChapterFailed("03-similarity: cell 4: ZeroDivisionError: division by zero")
+        run(notebook, parameters)
+
+    monkeypatch.setattr(book, "execute", some_fail)
+    monkeypatch.setattr(book, "build", lambda source, out: built.append(source) or out / "index.html")
+    said = []
+    with pytest.raises(book.ChapterFailed, match=r"03-similarity: cell 4: ZeroDivisionError") as failed:
+        book.render(tmp_path / "out", ["03-similarity", "preregistration"], say=said.append)
+    assert "the other chapters are rendered" in str(failed.value) and len(built) == 1
+    assert any("preregistration" in line and "failed" not in line for line in said)
+    kept = built[0] / "book" / "03-similarity.ipynb"
+    assert kept.read_bytes() == (ROOT / "book" / "03-similarity.ipynb").read_bytes()
+
+
 def test_a_warning_stops_the_build(tmp_path):
     source = book.stage(tmp_path, None)
     page = source / "book" / "log.md"
     page.write_text(page.read_text() + "\n[nowhere](nowhere.md)\n")
     with pytest.raises(book.BuildFailed, match="nowhere"):
         book.build(source, tmp_path)
+
+
+def test_everything_can_be_taken_away_in_one_file(variant):
+    out, _ = variant
+    target = book.pack(out / "source", out)
+    with zipfile.ZipFile(target) as archive:
+        names = set(archive.namelist())
+        assert archive.testzip() is None
+    assert {"vicarious/site/index.html", "vicarious/data/manifest.json"} <= names
+    assert {f"vicarious/notebooks/{p.name}" for p in NOTEBOOKS} <= names
+    target.unlink()
+
+
+def test_the_paper_is_one_pdf(variant):
+    try:
+        book.browser()
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    content = book.print_pdf(variant[0] / "source", variant[0]).read_bytes()
+    assert content.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page[^s]", content)) >= 20
+
+
+def test_a_pdf_without_chromium_says_what_it_needs(monkeypatch, tmp_path):
+    from click.testing import CliRunner
+
+    from vicarious.cli import app
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    shown = CliRunner().invoke(app, ["book", "--pdf", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 2 and "apt-get install chromium" in shown.output and not (tmp_path / "out").exists()
 
 
 PAGES = ("index", "log", *chapters.CHAPTERS)
@@ -270,6 +324,61 @@ def test_pages_are_whole_offline_and_fit_a_phone(variant, browser, name):
     assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert page.evaluate("[...document.images].filter(i => !i.alt).length") == 0
+    page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_light(variant, browser, name):
+    """What a first visit reads: the page and everything that it asks for."""
+    page, read = browser.new_page(viewport={"width": 1280, "height": 900}), set()
+    page.on("request", lambda r: read.add(r.url) if r.url.startswith("file:") else None)
+    page.goto((variant[0] / "html" / "book" / f"{name}.html").as_uri())
+    page.wait_for_timeout(300)
+    files = {Path(unquote(urlparse(url).path)) for url in read}
+    assert sum(f.stat().st_size for f in files if f.is_file()) < (5e6 if name == "explorer" else 3e6)
+    page.close()
+
+
+def test_the_links_within_the_book_lead_somewhere(variant, browser):
+    page, broken = browser.new_page(), []
+    for name in PAGES:
+        page.goto((variant[0] / "html" / "book" / f"{name}.html").as_uri())
+        for url in page.evaluate("[...document.links].map(a => a.href).filter(u => u.startsWith('file:'))"):
+            target = urlparse(url)
+            path = Path(unquote(target.path))
+            ids = f'id="{target.fragment}"'
+            if not path.is_file() or (target.fragment and path.suffix == ".html" and ids not in path.read_text()):
+                broken.append((name, url))
+    assert not broken
+    page.close()
+
+
+def test_the_explorer_answers_to_its_controls(variant, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((variant[0] / "html" / "book" / "explorer.html").as_uri())
+    shown = json.loads(page.locator("#explorer-data").text_content())
+    mean = {tuple(s[:5]): dict(zip(s[5], s[6], strict=True)) for s in shown["series"]}
+    says = lambda mover: float(page.locator(f'[data-mover="{mover}"] .value').inner_text().split()[0])  # noqa: E731
+    to = lambda name, v: page.locator(f"#{name}").evaluate(  # noqa: E731
+        "(e, v) => {e.value = v; e.dispatchEvent(new Event('input'))}", v
+    )
+    to("degrees", 0)
+    assert says("other") == pytest.approx(mean["reward", "empathy", 0.0, "converged", "other"][1.0], abs=0.006)
+    to("degrees", 90)
+    assert says("other") == pytest.approx(mean["reward", "empathy", 0.0, "converged", "other"][0.0], abs=0.006)
+    page.locator("#readout-value").check()
+    page.locator("#kind-relief").check()
+    page.locator("#exposure-1").check()
+    assert says("self") == pytest.approx(mean["value", "relief", 1.0, "converged", "self"][1.0], abs=0.006)
+    to("degrees", 45)
+    to("stage", 3)
+    stage = shown["stages"][3]
+    assert says("drifter") == pytest.approx(mean["value", "relief", 1.0, stage, "drifter"][0.7071], abs=0.006)
+    assert page.locator("#exposure-0\\.1").is_disabled(), "nobody was watched at that exposure"
+    frames = page.locator('[data-mover="other"] figure')
+    assert frames.count() == 4 and "vanishes" in frames.first.inner_text()
+    page.locator("#readout-reward").check()
+    assert page.locator("#kind-empathy").is_checked(), "a kind that the reward model has not"
     page.close()
 
 

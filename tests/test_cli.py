@@ -52,6 +52,45 @@ def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkey
     assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("- seeds", ["must map parameters to values"]),
+        ("{", ["cannot be read as YAML"]),
+        ("", ["must map parameters to values"]),
+        ("seeds: [1, 2]", ["values are text or numbers"]),
+        ("03-similarty: {seeds: 2}", ["did you mean '03-similarity'"]),
+        ("03-similarity: {seed: 2}", ["did you mean 'seeds'"]),
+        ("03-similarity: {seeds: 0}", ["seeds=0", "greater than or equal to 1"]),
+        ("seeds: 0", ["seeds=0"]),
+    ],
+)
+def test_a_bad_parameter_file_is_one_line_before_anything_runs(text, named, tmp_path, monkeypatch):
+    monkeypatch.setattr("vicarious.book.stage", lambda *a: pytest.fail("something ran"))
+    (tmp_path / "variant.yml").write_text(text)
+    shown = run("book", "--file", str(tmp_path / "variant.yml"), "--out", str(tmp_path / "out"))
+    assert shown.exit_code == 2 and all(word in shown.output for word in named), shown.output
+    assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_parameter_file_says_what_to_execute_and_with_what(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("vicarious.book.render", lambda out, *rest: asked.update(rest=rest[:3]) or out)
+    file = tmp_path / "variant.yml"
+    for text, words, expected in (
+        ("03-similarity: {seeds: 5}", (), (["03-similarity"], {}, {"03-similarity": {"seeds": "5"}})),
+        (
+            "seeds: 5\n04-misgeneralisation: {exposure: 0.1}",
+            (),
+            ([], {"seeds": "5"}, {"04-misgeneralisation": {"exposure": "0.1"}}),
+        ),
+        ("seeds: 5", ("-p", "seeds", "6"), ([], {"seeds": "6"}, {})),
+    ):
+        file.write_text(text)
+        assert run("book", "-f", str(file), *words, "--out", str(tmp_path / "out")).exit_code == 0
+        assert asked["rest"] == expected
+
+
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "mine.txt").write_text("mine")

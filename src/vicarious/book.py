@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -112,50 +113,83 @@ def normalise(notebook: Path) -> None:
 def build(source: Path, out: Path) -> Path:
     """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the warnings."""
     work = out / ".jupyter-book"
-    shutil.rmtree(work, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
-    done = subprocess.run(
-        [*command, "--path-output", str(work), str(source)],
-        capture_output=True,
-        text=True,
-        env=os.environ | ENVIRONMENT,
-    )
-    if done.returncode:
-        log = out / "build.log"
-        log.write_text(done.stdout + done.stderr)
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
-        raise BuildFailed("\n".join([*lines[:20], f"jupyter-book stopped; its whole output is in {log}"]))
+    _jupyter_book(source, out, work, "html")
     shutil.rmtree(out / "html", ignore_errors=True)
     shutil.move(work / "_build" / "html", out / "html")
     shutil.rmtree(work, ignore_errors=True)
     return out / "html" / "index.html"
 
 
+def _jupyter_book(source: Path, out: Path, work: Path, builder: str) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    options = ["-W", "-n", "--keep-going", "-q", "--builder", builder, "--path-output", str(work)]
+    done = subprocess.run(
+        [*command, *options, str(source)], capture_output=True, text=True, env=os.environ | ENVIRONMENT
+    )
+    if done.returncode:
+        log = out / "build.log"
+        log.write_text(done.stdout + done.stderr)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BuildFailed("\n".join([*lines[:20], f"jupyter-book stopped; its whole output is in {log}"]))
+
+
+def browser() -> str:
+    """Where Chromium is.  Raises ValueError saying how to get it."""
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
+    if not any(found):
+        raise ValueError("a PDF of the paper needs Chromium to print it: apt-get install chromium")
+    return next(path for path in found if path)
+
+
+def print_pdf(source: Path, out: Path) -> Path:
+    """The whole paper as one PDF: its pages as one, printed by Chromium.  Raises BuildFailed."""
+    work, target = out / ".jupyter-book", out / "vicarious.pdf"
+    _jupyter_book(source, out, work, "singlehtml")
+    page = work / "_build" / "singlehtml" / "book" / "index.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=30000"]
+    done = subprocess.run(
+        [browser(), *options, f"--print-to-pdf={target}", page.as_uri()], capture_output=True, text=True
+    )
+    if done.returncode or not target.exists():
+        raise BuildFailed(f"Chromium could not print the paper: {done.stderr.strip()[-300:]}")
+    shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def pack(source: Path, out: Path) -> Path:
+    """One zip to take away: the site, which needs no server, the notebooks as executed, and the published data."""
+    target = out / "vicarious.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        parts = {"site": out / "html", "notebooks": source / "book", "data": store.home() / "data"}
+        for name, folder in parts.items():
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                stored = path.suffix in {".parquet", ".safetensors", ".png", ".woff2"}  # compressed as they are
+                kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+                archive.write(path, f"vicarious/{name}/{path.relative_to(folder)}", kind)
+    return target
+
+
 def render(
     out: Path,
     only: list[str] | None = None,
     given: dict[str, str] | None = None,
+    by_chapter: dict[str, dict[str, str]] | None = None,
     in_place: bool = False,
     workers: int = 2,
     say: Callable[[str], None] = print,
+    extra: Sequence[Callable[[Path, Path], Path]] = (),
 ) -> Path:
     """Render the paper into `out`; returns the path of its index.
 
     only: chapters to execute anew (all by default; the rest keep their stored outputs).  given: parameters as text,
-    each for every executed chapter that has it.  in_place: execute the repository's own notebooks.  Everything is
-    validated before anything runs: BadParameter.
+    each for every executed chapter that has it; by_chapter: those of single chapters, which come first.  in_place:
+    execute the repository's own notebooks.  Everything is validated before anything runs: BadParameter.  A chapter
+    that fails keeps its stored outputs; the others are rendered, then ChapterFailed names it.  extra: `print_pdf` or
+    `pack`, what is made of the site beside its pages.
     """
-    given, names = given or {}, only or list(chapters.CHAPTERS)
-    parameters = _parameters(names, given)
+    names = only or list(chapters.CHAPTERS)
+    parameters = _parameters(names, given or {}, by_chapter or {})
     banner = _banner(parameters)
     where = store.home() if in_place else stage(out, banner)
     failed = _execute_all(where, parameters, workers, say)
@@ -163,6 +197,8 @@ def render(
         where = stage(out, banner)
     say("building pages")
     index = build(where, out)
+    for make in extra:
+        say(f"{make.__name__.replace('_', ' ')}: {make(where, out)}")
     if failed:
         raise ChapterFailed("\n".join([*failed, f"the other chapters are rendered: {index}"]))
     return index
@@ -203,8 +239,38 @@ def _execute_all(
     return failed
 
 
-def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.Parameters]:
+def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """A variant from YAML: NAME: VALUE for every chapter that has it, and CHAPTER: {NAME: VALUE}.
+
+    Raises ValueError in one line where the file is not that.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    shape = f"{path} must map parameters to values, and chapters to such a mapping, as in `03-similarity: {{seeds: 5}}`"
+    if not isinstance(content, dict) or not content:
+        raise ValueError(shape)
+    given, by_chapter = {}, {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            chapters.find(str(key))
+            by_chapter[str(key)] = value
+        else:
+            given[str(key)] = value
+    values = [*given.values(), *(v for own in by_chapter.values() for v in own.values())]
+    if any(not isinstance(v, (str, int, float)) for v in values):
+        raise ValueError(f"{shape}; values are text or numbers")
+    text = lambda own: {str(k): str(v) for k, v in own.items()}  # noqa: E731
+    return text(given), {chapter: text(own) for chapter, own in by_chapter.items()}
+
+
+def _parameters(
+    names: list[str], given: dict[str, str], by_chapter: dict[str, dict[str, str]]
+) -> dict[str, chapters.Parameters]:
     """Validated parameters of each chapter; every given name must fit at least one of them."""
+    if missed := set(by_chapter) - set(names):
+        raise chapters.BadParameter(f"there are parameters of {', '.join(sorted(missed))}, which --only leaves out")
     have = {name: set(chapters.find(name).model_fields) for name in names}
     at_hand = store.Store()
     for key in given:
@@ -214,7 +280,9 @@ def _parameters(names: list[str], given: dict[str, str]) -> dict[str, chapters.P
                 {key: given[key]},
             )
     return {
-        name: chapters.with_default_seeds(name, {k: v for k, v in given.items() if k in have[name]}, at_hand)
+        name: chapters.with_default_seeds(
+            name, {k: v for k, v in given.items() if k in have[name]} | by_chapter.get(name, {}), at_hand
+        )
         for name in names
     }
 

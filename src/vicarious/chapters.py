@@ -209,15 +209,15 @@ class Cost(Verdicts):
         return list(dict.fromkeys([*self.agents(), *study.calibration(self.profile)]))
 
 
-class Preregistration(config.Frozen):
-    """Takes nothing: the rules are the package's own."""
+class Unparametrised(config.Frozen):
+    """Takes nothing: the rules are the package's own, and provenance is what it is."""
 
     def cells(self) -> list[config.Stage]:
         return []
 
 
 CHAPTERS: dict[str, type[Parameters]] = {
-    "preregistration": Preregistration,
+    "preregistration": Unparametrised,
     "01-apparatus": Apparatus,
     "02-calibration": Calibration,
     "03-similarity": Similarity,
@@ -231,6 +231,7 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "explorer": Explorer,
     "verdicts": Verdicts,
     "cost": Cost,
+    "provenance": Unparametrised,
 }
 
 

@@ -184,18 +184,29 @@ def _verdict_table(table, profile: str) -> Table:
 @click.option(
     "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="A chapter parameter; repeatable."
 )
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A variant as YAML: NAME: VALUE for every chapter that has it, CHAPTER: {NAME: VALUE} for one.",
+)
 @click.option("--parameters", "list_parameters", is_flag=True, help="List every chapter's parameters and stop.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to render into.  [default: _build, with -p _build/variant]"
 )
+@click.option("--pdf", is_flag=True, help="Print the whole paper as one PDF as well (needs Chromium).")
+@click.option("--zip", "packed", is_flag=True, help="Pack site, notebooks and data into one file as well.")
 @click.option("--in-place", is_flag=True, help="Execute the repository's own notebooks (for authors).")
 @_workers
 @one_line_errors
 def book(
     only: tuple[str, ...],
     parameter: tuple[tuple[str, str], ...],
+    file: Path | None,
     list_parameters: bool,
     out: Path | None,
+    pdf: bool,
+    packed: bool,
     in_place: bool,
     workers: int,
 ) -> None:
@@ -206,6 +217,8 @@ def book(
     and a banner says what differs.  For example
 
         vicarious book --only 04-misgeneralisation -p similarity 0.7 -p seeds 2 --out variant
+
+    A chapter that fails is named with its cell and error, keeps its stored outputs, and does not stop the others.
     """
     from . import book as press
     from . import chapters, store
@@ -216,11 +229,16 @@ def book(
             for name, field in model.model_fields.items():
                 click.echo(f"  {name:12} {field.description} ({chapters.describe(model, name)})")
         return
-    given = dict(parameter)
-    if in_place and given:
-        raise ValueError("--in-place renders the published parameters; leave out -p")
-    target = (out or store.home() / "_build" / ("variant" if given or only else "paper")).resolve()
-    index = press.render(target, list(only), given, in_place, workers, click.echo)
+    common, by_chapter = press.read_parameters(file) if file else ({}, {})
+    given = common | dict(parameter)
+    if in_place and (given or by_chapter):
+        raise ValueError("--in-place renders the published parameters; leave out -p and --file")
+    names = list(only) or ([] if given else list(by_chapter))
+    target = (out or store.home() / "_build" / ("variant" if given or names else "paper")).resolve()
+    if pdf:
+        press.browser()
+    extra = [make for make, wanted in ((press.print_pdf, pdf), (press.pack, packed)) if wanted]
+    index = press.render(target, names, given, by_chapter, in_place, workers, click.echo, extra)
     click.echo(f"the paper is at {index}")
 
 

@@ -14,6 +14,8 @@ from .store import Store, home
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
 FEW = 1024  # episodes of the run that only warms up
 
+CHAPTERS = "chapters"  # group of the benchmark's rows that are about single ones
+
 
 def kind(stage: config.Stage) -> tuple[str, str]:
     """Stages of one kind cost the same: their name and shape, whatever the seed, exposure or coupling."""
@@ -151,7 +153,7 @@ def benchmark() -> dict:
 def rates(bench: dict) -> pd.DataFrame:
     """The benchmark's rows, ready to read; the ratio is what the first row of a group is to this one."""
     rows = []
-    for row in bench["rows"]:
+    for row in (r for r in bench["rows"] if r["group"] != CHAPTERS):
         digits = 1 if row["median"] < 1000 else 0
         spread = f"{row['low']:,.{digits}f} to {row['high']:,.{digits}f}" if "low" in row else ""
         version = f" ({row['version']})" if "version" in row else ""
@@ -167,6 +169,13 @@ def rates(bench: dict) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index(["", "what"])
+
+
+def rendering(bench: dict) -> pd.DataFrame:
+    """Seconds of executing and rendering the book, and of every chapter in it: median of the rounds, and range."""
+    rows = [r for r in bench["rows"] if r["group"] in ("the book", CHAPTERS)]
+    told = [(r["name"], f"{r['median']:.0f}", f"{r['low']:.0f} to {r['high']:.0f}") for r in rows]
+    return pd.DataFrame(told, columns=["what", "seconds", "lowest to highest"]).set_index("what")
 
 
 def profile(bench: dict) -> pd.DataFrame:

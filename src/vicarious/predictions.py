@@ -624,6 +624,13 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([row(r) for r in table.to_dict("records")]).set_index("id")
 
 
+def by_chapter(table: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of every chapter in a line."""
+    provisional = table.provisional.eq(True) & (table.verdict != "pending")
+    said = table.id + ": " + table.verdict + np.where(provisional, " (provisional)", "")
+    return said.groupby(table.chapter).agg("; ".join).rename("verdicts").to_frame()
+
+
 def blank(table: pd.DataFrame) -> pd.DataFrame:
     """The table with nothing where a number does not apply."""
     return table.astype(object).where(table.notna(), "")
