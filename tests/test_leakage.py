@@ -68,6 +68,19 @@ def test_what_few_agents_had_for_longer_is_read_only_where_it_is_asked_for():
     assert updates[-1] == 5 * UPDATES[-1] and list(np.isfinite(rho).all(1)) == [True] * 3 + [False] * 9
 
 
+def test_dials_are_compared_within_agents_who_had_all_of_them():
+    e, unit = evidence(left=0.2)
+    own = e.decoupling.assign(mover="self", rho=2.0)
+    own = own[own.similarity == own.similarity.max()].assign(similarity=1.0)
+    usual = pd.concat([e.decoupling, own])
+    decayed = usual[usual.seed < 5].assign(weight_decay=1.0, rho=lambda t: t.rho / 2)
+    table = leakage.by_dial(dataclasses.replace(e, decoupling=pd.concat([usual, decayed])), list(range(12)), 1000)
+    found = table.groupby("weight_decay")[["residue", "own"]].mean()
+    assert list(found.index) == [0.01, 1.0] and set(table.seed) == set(range(5))
+    assert found.residue[0.01] * unit == pytest.approx(0.2, abs=0.02)
+    assert found.residue[1.0] == pytest.approx(found.residue[0.01] / 2) and found.own.tolist() == [2.0, 1.0]
+
+
 def test_a_planted_taste_is_found():
     e, unit = evidence(dearer=0.3)
     agents = list(range(12))

@@ -1006,15 +1006,18 @@ def properties(table: pd.DataFrame, names: dict[str, str]) -> Figure:
     return fig
 
 
-def decoupled(evidence: Evidence, seeds: list[int], looks: tuple[float, ...]) -> Figure:
-    """rho of the value function since all coupling ceased, and of one that never was coupled; columns are looks."""
+def decoupled(evidence: Evidence, seeds: list[int], looks: tuple[float, ...], **dials) -> Figure:
+    """rho of the value function since all coupling ceased, and of one that never was coupled; columns are looks.
+
+    dials: as of `leakage.course`.
+    """
     fig, axes = plt.subplots(1, len(looks), figsize=(4.2 * len(looks), 3.7), sharey=True, squeeze=False)
     for ax, s in zip(axes[0], looks, strict=True):
         for kappa, colour, label in (
             (1.0, COLOURS["taught"], "coupled before"),
             (0.0, COLOURS["pixels"], "never coupled"),
         ):
-            x, y = leakage.course(evidence, seeds, kappa, s)
+            x, y = leakage.course(evidence, seeds, kappa, s, **dials)
             _band(ax, x, y, colour, label)
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         _training_axis(ax, x[-1], "updates since")

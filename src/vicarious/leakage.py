@@ -6,6 +6,7 @@ Arrays are over agents first: [n, ...].
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from . import metrics
 from .evidence import TAUGHT, Evidence, per_seed
@@ -14,7 +15,7 @@ USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue 
 
 
 def course(
-    e: Evidence, seeds: list[int], kappa: float, s: float | None = None, **dials
+    e: Evidence, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials
 ) -> tuple[np.ndarray, np.ndarray]:
     """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
 
@@ -23,7 +24,7 @@ def course(
     """
     if e.decoupling is None:
         return np.zeros(1), np.full((len(seeds), 1), np.nan)
-    t = e.decoupling[(e.decoupling.mover == "other") & (e.decoupling.kind == "empathy") & (e.decoupling.kappa == kappa)]
+    t = e.decoupling[(e.decoupling.mover == mover) & (e.decoupling.kind == "empathy") & (e.decoupling.kappa == kappa)]
     for name, level in {**USUAL, **dials}.items():
         t = t[np.isclose(t[name], level)]
     if "past" not in dials:
@@ -37,11 +38,29 @@ def course(
 
 def residue(e: Evidence, seeds: list[int], at: int | None = None, s: float | None = None, **dials) -> np.ndarray:
     """What is left [n] of a coupling of 1, beyond an agent that never had one, at an update or at the last."""
-    updates, coupled = course(e, seeds, 1.0, s, **dials)
-    never, alone = course(e, seeds, 0.0, s, **dials)
-    last = min(updates.max(), never.max()) if at is None else at
-    pick = lambda u, y: y[:, np.flatnonzero(u == last)[0]] if (u == last).any() else np.full(len(seeds), np.nan)  # noqa: E731
-    return pick(updates, coupled) - pick(never, alone)
+    coupled, never = course(e, seeds, 1.0, s, **dials), course(e, seeds, 0.0, s, **dials)
+    last = min(coupled[0].max(), never[0].max()) if at is None else at
+    return _at(*coupled, last) - _at(*never, last)
+
+
+def _at(updates: np.ndarray, y: np.ndarray, update: int) -> np.ndarray:
+    """The column of one update, [n]; NaN where it is none of them."""
+    there = np.flatnonzero(updates == update)
+    return y[:, there[0]] if len(there) else np.full(len(y), np.nan)
+
+
+def by_dial(e: Evidence, seeds: list[int], at: int, s: float | None = None) -> pd.DataFrame:
+    """What is left at an update, and the self's own slope there, by weight decay and width of the heads.
+
+    Columns weight_decay, head_width, seed, residue and own: of those of the given agents who had every setting.
+    """
+    settings = e.decoupling[list(USUAL)].drop_duplicates().sort_values(list(USUAL), ascending=[True, False])
+    rows = []
+    for dials in settings.to_dict("records"):
+        left, own = residue(e, seeds, at, s, **dials), _at(*course(e, seeds, 1.0, 1.0, "self", **dials), at)
+        rows.append(pd.DataFrame({**dials, "seed": seeds, "residue": left, "own": own}))
+    table = pd.concat(rows).dropna()
+    return table[table.groupby("seed").residue.transform("size") == len(settings)].reset_index(drop=True)
 
 
 def near(e: Evidence, seeds: list[int], family: str, valence: float, mover: str = "self", s: float = 1.0) -> np.ndarray:
