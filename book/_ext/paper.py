@@ -4,13 +4,19 @@ from docutils import nodes
 from myst_nb.ext.glue.crossref import read_glue_cache
 
 
-def _is_thebe(script) -> bool:
-    return "thebe" in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', '')}".lower()
+def _is(script, name: str) -> bool:
+    return name in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', '')}".lower()
 
 
-def _without_thebe(app, page, template, context, doctree):
-    """Drop the scripts of sphinx-thebe, which this book does not use: they declare one constant twice."""
-    context["script_files"] = [script for script in context.get("script_files", []) if not _is_thebe(script)]
+def _without_needless_scripts(app, page, template, context, doctree):
+    """Drop the scripts of sphinx-thebe, which this book does not use and which declare one constant twice, and two
+    megabytes of MathJax from pages without mathematics."""
+    formulas = doctree is not None and any(
+        True for kind in (nodes.math, nodes.math_block) for _ in doctree.findall(kind)
+    )
+    needless = ["thebe"] if formulas else ["thebe", "mathjax"]
+    scripts = context.get("script_files", [])
+    context["script_files"] = [s for s in scripts if not any(_is(s, name) for name in needless)]
 
 
 def _with_exhibits(app, doctree, page):
@@ -24,6 +30,6 @@ def _with_exhibits(app, doctree, page):
 
 
 def setup(app):
-    app.connect("html-page-context", _without_thebe, priority=900)
+    app.connect("html-page-context", _without_needless_scripts, priority=900)
     app.connect("doctree-resolved", _with_exhibits)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
