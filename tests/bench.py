@@ -506,11 +506,9 @@ def profile(precision: str) -> dict[str, float]:
 
 
 def hardware() -> dict:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return {
-        "processor": name,
+        "processor": store.processor(),
         "cores": CORES,
         "bfloat16": bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),

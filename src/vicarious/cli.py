@@ -140,6 +140,28 @@ def publish(seeds: int | None) -> None:
 
 
 @app.command()
+@click.option("--sample", "number", type=click.IntRange(0), default=2, show_default=True, help="Results to make again.")
+@click.option("--whole", is_flag=True, help="From nothing, world models too; else heads on published world models.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which results are drawn.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda.")
+@one_line_errors
+def audit(number: int, whole: bool, seed: int, device: str) -> None:
+    """Check that what is published is what this code makes.
+
+    Verifies the SHA-256 of every published file, then trains a sample of the reference study again and compares every
+    number: bit for bit where the platform is that of the manifest, else by equivalence of the mean over the sample.
+    Half a minute a result, several with --whole.  Exit 1 if anything is not as published.
+    """
+    from . import audit as auditor
+    from . import study as lab
+    from . import training
+    from .store import Store
+
+    if not auditor.run(lab.reference(), Store(), number, whole, seed, training.resolve_device(device), click.echo):
+        sys.exit(1)
+
+
+@app.command()
 @click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
 @_profile
 @_seeds

@@ -24,7 +24,9 @@ def parameters() -> pd.DataFrame:
 
 def results(store: Store) -> pd.DataFrame:
     """Published results by what made them: how many of which stages, and their core-seconds."""
-    made = pd.DataFrame([{k: str(m.get(k, "not recorded")) for k in MADE_WITH} | {"seconds": m["seconds"]} for m in _manifests(store)])
+    made = pd.DataFrame(
+        [{k: str(m.get(k, "not recorded")) for k in MADE_WITH} | {"seconds": m["seconds"]} for m in _manifests(store)]
+    )
     grouped = made.groupby(MADE_WITH[1:], sort=True)
     table = grouped.agg(results=("stage", "size"), core_seconds=("seconds", "sum")).reset_index()
     return table.assign(core_seconds=table.core_seconds.round().astype(int)).rename(

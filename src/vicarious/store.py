@@ -68,11 +68,20 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
+@lru_cache
+def processor() -> str:
+    """The processor's name, as far as it can be told: the last bits of a result may hang on it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
 def provenance(device: str = "cpu") -> dict:
     """Where and with what a result was made: everything that is not part of its address."""
     return {
         "commit": commit(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu {platform.machine()}",
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "precision": precision(device),
         "torch": torch.__version__.split("+")[0],

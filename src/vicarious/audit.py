@@ -1,0 +1,144 @@
+"""Whether what is published is what this code makes: some of its results trained again, and compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from tqdm import tqdm
+
+from . import config, models, stats, study, training
+from .store import Result, Store
+
+MARGIN = 0.05  # of a mean response, in reward: within it two makings are equivalent
+SAME = ("device", "processor", "threads", "precision", "torch", "python")  # where the same bits are expected
+
+
+class Without(Store):
+    """A store that reads what is published but for some results, which it has to make anew."""
+
+    def __init__(self, runs: Path, data: Path, hidden: set[str]):
+        super().__init__(runs, data)
+        self.hidden = hidden
+
+    @cached_property
+    def published(self) -> dict:
+        whole = Store(self.runs, self.data).published
+        files = {n: d for n, d in whole["files"].items() if Path(n).stem not in self.hidden}
+        return {"files": files, "results": {a: m for a, m in whole["results"].items() if a not in self.hidden}}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result made twice.
+
+    identical: bit for bit; largest: difference of any two of its numbers; difference: of its mean responses; expected:
+    whether the same bits were to be expected, since the published one was made on a platform like this one.
+    """
+
+    cell: config.Stage
+    identical: bool
+    largest: float
+    difference: float
+    expected: bool
+
+    @property
+    def passed(self) -> bool:
+        return self.identical or not self.expected
+
+
+def sample(cells: list[config.Stage], store: Store, number: int, whole: bool, seed: int) -> list[config.Responses]:
+    """Published responses among these cells, drawn without looking at what they hold.
+
+    Unless `whole`, of agents whose world model is published with weights, so that only heads have to be trained.
+    """
+    known = lambda m: not models.FAMILIES[m.family].trained or store.has(m.address, weights=True)  # noqa: E731
+    there = [c for c in cells if isinstance(c, config.Responses) and c.address in store.published["results"]]
+    there = [c for c in there if whole or known(c.heads.model)]
+    chosen = np.random.default_rng(seed).permutation(len(there))[:number]
+    return [there[i] for i in sorted(chosen)]
+
+
+def check(cell: config.Responses, store: Store, whole: bool = False, device: str = "cpu") -> Finding:
+    """Train one published cell again, on its published world model or (whole) from nothing, and compare its tables."""
+    hidden = {cell.address, cell.heads.address} | ({cell.heads.model.address} if whole else set())
+    with tempfile.TemporaryDirectory() as runs, training.one_thread():
+        again = Without(Path(runs), store.data, hidden)
+        training.Agent(cell.heads.model, again, device).fill(cell)
+        return compare(cell, store.read(cell.address), again.read(cell.address))
+
+
+def compare(cell: config.Stage, published: Result, again: Result) -> Finding:
+    """Whether two makings of a cell have the same tables, of the same conditions; text may be stored as categories."""
+    expected = all(published.manifest.get(k) == again.manifest.get(k) for k in SAME)
+    identical, largest, difference = True, 0.0, 0.0
+    for name in sorted(set(published.tables) | set(again.tables)):
+        a, b = (_plain(result.tables.get(name)) for result in (published, again))
+        text = [c for c in a if not pd.api.types.is_numeric_dtype(a[c])]
+        if list(a) != list(b) or len(a) != len(b) or not a[text].astype(str).equals(b[text].astype(str)):
+            return Finding(cell, False, np.inf, np.inf, True)
+        x, y = (t.drop(columns=text).to_numpy(float) for t in (a, b))
+        identical &= np.array_equal(x, y, equal_nan=True)
+        largest = max(largest, float(np.nanmax(np.abs(x - y), initial=0.0)))
+        if name == "responses":
+            difference = float((b["mean"] - a["mean"]).mean())
+    return Finding(cell, identical, largest, difference, expected)
+
+
+def _plain(table: pd.DataFrame | None) -> pd.DataFrame:
+    return pd.DataFrame() if table is None else table.dropna(axis=1, how="all").reset_index(drop=True)
+
+
+def equivalent(findings: list[Finding]) -> bool:
+    """Whether the mean response of cells that are not identical is the published one, within `MARGIN`.
+
+    Two one-sided t tests (Schuirmann 1987) from three cells on; with fewer, every difference has to lie within it.
+    """
+    apart = np.array([f.difference for f in findings if not f.identical])
+    if not len(apart):
+        return True
+    if not np.isfinite(apart).all():
+        return False
+    if len(apart) < 3 or np.ptp(apart) < 1e-12:
+        return bool((np.abs(apart) < MARGIN).all())
+    above = scipy.stats.ttest_1samp(apart, -MARGIN, alternative="greater")
+    below = scipy.stats.ttest_1samp(apart, MARGIN, alternative="less")
+    return bool(max(above.pvalue, below.pvalue) < 1 - stats.LEVEL)
+
+
+def run(
+    cells: list[config.Stage],
+    store: Store,
+    number: int,
+    whole: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Verify every published file, make a sample of these cells again, say what was found; whether all is well."""
+    say(f"{len(store.published['files']):,} files of {len(store.published['results']):,} results match their SHA-256")
+    chosen, findings = sample(cells, store, number, whole, seed), []
+    for cell in tqdm(chosen, desc="made again", disable=None):
+        findings.append(check(cell, store, whole, device))
+        say(describe(findings[-1]))
+    passed = all(f.passed for f in findings) and equivalent(findings)
+    say(f"{len(findings)} made again: {'as published' if passed else 'NOT as published'}")
+    return passed
+
+
+def describe(finding: Finding) -> str:
+    """One line on one cell."""
+    agent = study.agent_columns(finding.cell)
+    name = f"{finding.cell.address} {agent['family']} seed {agent['seed']}, p = {agent['exposure']:g}"
+    if finding.identical:
+        return f"{name}: the same, bit for bit"
+    where = "on a platform like this one" if finding.expected else "on another platform, or one that was not recorded"
+    return (
+        f"{name}: differs by {finding.largest:.2g} at most, in the mean by {finding.difference:.2g}; was made {where}"
+    )

@@ -1,0 +1,89 @@
+"""Claims about checking what is published: what is as published passes, what is not is found."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_cells
+
+from vicarious import audit, config, study, training
+from vicarious.store import CorruptResult, Store, sha256
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A tiny study, published with the weights of its world models."""
+    store, cells = Store(tmp_path / "runs", tmp_path / "data"), tiny_cells(families=("recurrent", "pixels"))
+    training.fill(cells, store, workers=0, device="cpu")
+    models = {training.model_of(c): None for c in cells if training.model_of(c)}
+    kept = [c for c in cells if isinstance(c, config.Battery)] + [m for m in models if m.family == "recurrent"]
+    stages, _ = study.publication(cells)
+    store.publish(stages, kept)
+    return Store(tmp_path / "other", tmp_path / "data"), cells
+
+
+def forge(store, change):
+    """Change a published table and its hash with it, as somebody would who wants a number to look better."""
+    path = store.data / "responses.parquet"
+    table = pd.read_parquet(path)
+    change(table)
+    table.to_parquet(path, index=False)
+    rewrite(store, lambda manifest: manifest["files"].update({path.name: sha256(path)}))
+
+
+def rewrite(store, change):
+    path = store.data / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_this_code_made_is_made_again_bit_for_bit(published, whole):
+    store, cells = published
+    said = []
+    assert audit.run(cells, store, 10, whole, say=said.append)
+    assert len(said) == 6 and all("bit for bit" in line for line in said[1:5]) and "as published" in said[-1]
+    assert not store.runs.exists(), "an audit leaves nothing behind"
+
+
+def test_a_number_that_was_made_up_is_found_although_its_hash_is_right(published):
+    store, cells = published
+
+    def better(table):
+        table.loc[table.index[-1], "mean"] += 1e-6
+
+    forge(store, better)
+    said = []
+    assert not audit.run(cells, Store(store.runs, store.data), 10, say=said.append)
+    assert sum("differs" in line for line in said) == 1 and "NOT as published" in said[-1]
+
+
+def test_from_another_platform_the_mean_has_to_be_equivalent(published):
+    store, cells = published
+    elsewhere = lambda m: [r.update(processor="another") for r in m["results"].values()]  # noqa: E731
+    rewrite(store, elsewhere)
+    forge(store, lambda table: table.__setitem__("mean", table["mean"] + 1e-4))
+    assert audit.run(cells, Store(store.runs, store.data), 10, say=lambda _: None)
+    forge(store, lambda table: table.__setitem__("mean", table["mean"] + 0.2))
+    assert not audit.run(cells, Store(store.runs, store.data), 10, say=lambda _: None)
+
+
+def test_a_damaged_file_stops_the_audit(published):
+    store, cells = published
+    with open(store.data / "responses.parquet", "r+b") as f:
+        f.seek(40)
+        f.write(b"x")
+    with pytest.raises(CorruptResult, match=r"responses\.parquet"):
+        audit.run(cells, Store(store.runs, store.data), 0, say=lambda _: None)
+
+
+def test_equivalence_is_two_one_sided_tests():
+    make = lambda d: audit.Finding(None, False, 1.0, d, False)  # noqa: E731
+    rng = np.random.default_rng(0)
+    assert audit.equivalent([make(d) for d in rng.normal(0, 0.01, 8)])
+    assert not audit.equivalent([make(d) for d in rng.normal(0.06, 0.01, 8)]), "beyond the margin"
+    assert not audit.equivalent([make(d) for d in rng.normal(0, 0.2, 4)]), "too uncertain"
+    assert audit.equivalent([make(0.01)]) and not audit.equivalent([make(0.06)])
+    assert not audit.equivalent([make(np.inf)]) and audit.equivalent([])
