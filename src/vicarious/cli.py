@@ -162,6 +162,40 @@ def audit(number: int, whole: bool, seed: int, device: str) -> None:
 
 
 @app.command()
+@click.argument("target", metavar="MODULE:NAME")
+@click.option(
+    "--view",
+    type=click.Choice(["allocentric", "left", "centred"]),
+    default="allocentric",
+    show_default=True,
+    help="Frame of the observations that the agent was trained on.",
+)
+@click.option(
+    "--drawn", type=click.IntRange(0), default=0, show_default=True, help="Seed whose looks were drawn for it."
+)
+@click.option("--scenes", type=click.IntRange(16, 4096), default=256, show_default=True, help="Scenes of the battery.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.json and fingerprint.png.")
+@one_line_errors
+def probe(target: str, view: str, drawn: int, scenes: int, out: Path | None) -> None:
+    """Show the battery to an agent of your own, and say what it predicts for itself and for others.
+
+    MODULE:NAME (or FILE.py:NAME) is an object with predict(obs, prev_action), a torch module, a Stable-Baselines3
+    model, or a function that returns one of these.  The code that it names is executed.
+    """
+    from . import config
+    from . import probe as prober
+
+    cfg = config.World(view=view)
+    report = prober.probe(prober.load(target), cfg, drawn, config.Battery(levels=7, scenes=scenes))
+    click.echo(str(report))
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.json").write_text(report.json() + "\n")
+        report.figure().savefig(out / "fingerprint.png", dpi=160, bbox_inches="tight")
+        click.echo(f"report.json and fingerprint.png are in {out}")
+
+
+@app.command()
 @click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
 @_profile
 @_seeds
