@@ -122,10 +122,10 @@ class Model(Stage):
 
 
 class Foresight(Stage):
-    """How well a world model foresees worlds whose others have one taste or another; its own is one of them."""
+    """How well a predictive world model foresees worlds whose others have one taste or another."""
 
     stage: ClassVar[str] = "foresight"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     model: Model
     tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "alien")
     episodes: int = Field(4096, ge=64, description="of each taste, that nothing has learnt from")

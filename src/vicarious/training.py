@@ -34,6 +34,7 @@ from . import (
     responses,
     simulations,
     stimuli,
+    world,
 )
 from .store import Result, Store
 
@@ -212,15 +213,29 @@ class Agent:
         return responses.imagined(self.model, head, cell.battery, scenes, self.cfg.data, cell.heads.gamma)
 
     def _foresight(self, cell: config.Foresight) -> pd.DataFrame:
-        """Losses in eventful episodes of every taste whose other is purposeful: taste, measure, value."""
+        """Losses in eventful episodes of every taste whose other is purposeful: taste, measure, value.
+
+        Beside the family's own losses `place`: squared error of where the other is drawn in the next frame.
+        """
         rows = []
         for taste in cell.tastes:
             seen = self.cfg.data.world.model_copy(update={"taste": taste})
             test = self.cfg.data.model_copy(update={"world": seen, "episodes": cell.episodes})
             data = episodes.collect(test, self.device, purpose="test")
-            losses = models.evaluate(self.model, data[data.eventful & ~data.drifter])
+            data = data[data.eventful & ~data.drifter]
+            losses = models.evaluate(self.model, data) | {"place": self._misplaced(data)}
             rows += [(taste, name, loss) for name, loss in losses.items()]
         return pd.DataFrame(rows, columns=["taste", "measure", "value"])
+
+    @torch.no_grad()
+    def _misplaced(self, data: episodes.Batch) -> float:
+        """Mean squared error, summed over cells and channels, of the other's body in the next frame."""
+        cfg, n = self.cfg.data.world, self.cfg.data.world.size
+        z = models.encode(self.model, data.obs, data.prev_action)
+        wrong = (self.model.predict(z[:, :-1], data.prev_action[:, 1:]) - data.obs[:, 1:]).square()
+        wrong = wrong.view(*wrong.shape[:2], *world.grid(cfg), -1)[..., : cfg.appearance]
+        right, left = wrong[..., n + 1 :, :].sum((-3, -2, -1)), wrong[..., :n, :].sum((-3, -2, -1))
+        return float(torch.where(data.side[:, None] == 0, right, left).mean())
 
     def _interventions(self, cell: config.Interventions, head: heads.Heads) -> dict[str, pd.DataFrame]:
         if cell.battery not in self._pairs:
