@@ -88,6 +88,14 @@ def test_a_planted_taste_is_found():
     assert leakage.near(e, agents, "recurrent", 1.0).mean() > leakage.near(e, agents, "recurrent", 0.0).mean()
 
 
+def test_who_knows_what_others_seek_foresees_them_best():
+    for taste, other in (("shared", "alien"), ("alien", "shared")):
+        wrong = leakage.foreseeable(config.World(taste=taste), worlds=512)
+        assert wrong[taste] < wrong["aimless"] - 0.05 < wrong[other] - 0.05
+    aimless = leakage.foreseeable(config.World(other_purpose=(1e-6, 1e-6)), worlds=512)
+    assert max(aimless.values()) - min(aimless.values()) < 1e-3, "where nobody seeks anything, beliefs do not matter"
+
+
 @pytest.mark.parametrize(
     ("planted", "expected"),
     [

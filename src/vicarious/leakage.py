@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 
-from . import metrics
+from . import config, metrics, world
 from .evidence import TAUGHT, Evidence, per_seed
 
 USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
@@ -78,6 +80,34 @@ def taste(e: Evidence, seeds: list[int], mover: str = "self", s: float = 1.0) ->
     seeks it.
     """
     return near(e, seeds, "alien", 0.0, mover, s) - near(e, seeds, "recurrent", 0.0, mover, s)
+
+
+def foreseeable(cfg: config.World, worlds: int = 2048, frames: int = 20, ties: int = 8) -> dict[str, float]:
+    """How far off the next place of a purposeful other is, to those who know all but what it will do by chance.
+
+    Mean over frames of the squared error, summed over cells, of the probability that it will be there, by what it is
+    believed to seek: what the self does (`shared`), the `alien` taste, or nothing (`aimless`); its purpose is known.
+    ties: drawings over which ties between equally good steps are averaged.
+    """
+    g, after = world.generator(0, "foreseeable"), world.geometry(cfg.size, torch.device("cpu"))[0]
+    state, cells, steps = world.reset(cfg, worlds, g), cfg.size**2, len(world.ACTIONS)
+    tastes = {name: world.values(cfg.model_copy(update={"taste": name})) for name in ("shared", "alien")}
+    wrong, kept = dict.fromkeys((*tastes, "aimless"), 0.0), state.eventful & (state.purpose[:, 1] > 0)
+    for _ in range(frames - 1):
+        anywhere = F.one_hot(after[state.pos[:, 1]], cells).double().mean(1)
+        beliefs = {"aimless": anywhere}
+        for name, worth in tastes.items():
+            aims, total = torch.zeros(worlds), torch.zeros(worlds, cells, dtype=torch.double)
+            for _ in range(ties):
+                action, seeks = world.greedy_action(state, cfg, worth, torch.rand((worlds, 2, steps), generator=g))
+                aims = torch.where(seeks[:, 1], state.purpose[:, 1], 0.0).double()
+                total += F.one_hot(after[state.pos[:, 1], action[:, 1]], cells)
+            beliefs[name] = aims[:, None] * total / ties + (1 - aims[:, None]) * anywhere
+        state = world.step(state, world.conduct(state, cfg, g), cfg, g)
+        there = F.one_hot(state.pos[:, 1], cells)
+        for name, belief in beliefs.items():
+            wrong[name] += float((belief - there).square().sum(1)[kept].mean()) / (frames - 1)
+    return wrong
 
 
 def agents(e: Evidence, head: str) -> tuple[list[int], list[int]]:
