@@ -132,7 +132,11 @@ def test_the_published_generality_has_ten_agents_a_family_and_families_that_coun
     found = chapters.evidence(cells, store)
     own = found.gates[found.gates.readout == "reward"]
     families = list(study.PROFILES["paper"].families)
-    assert own.groupby("family").size()[families].min() >= 10
+    agents = own.groupby("family").size()
+    assert agents[families].min() >= 10 and agents[["recurrent", "rssm", "jepa"]].min() >= 20
+    seen = generality.views(found, "reward")
+    assert set(seen.family) == set(study.VIEWED) and set(seen.view) == {"allocentric", *study.VIEWS}
+    assert (seen.agents >= 5).all() and (seen.competent == seen.agents).all()
     assert sum(generality.counts(found, "reward", family, "observed") for family in families) >= 5
     assert set(found.imagined.family) == {f for f in families if hasattr(models.FAMILIES[f], "imagine")}
 
@@ -145,6 +149,12 @@ def test_the_published_leakage_is_whole():
     assert len(passed + failed) >= 10
     updates, coupled = leakage.course(found, passed, 1.0)
     assert updates[-1] >= 3 * 4000 and coupled[:, 0].mean() > 0.5, "there was a coupling to lose"
+    assert leakage.course(found, passed, 1.0, past=10)[0][-1] == 10 * 4000
+    dials = leakage.by_dial(found, passed, 4000)
+    assert dials.groupby(["weight_decay", "head_width"]).seed.nunique().tolist() == [5, 5, 5, 5]
+    asked = study.load(cells, store, "foresight")
+    place = asked[asked.measure == "place"].pivot_table(index="seed", columns=["family", "taste"], values="value")
+    assert (place["alien", "alien"] < place["recurrent", "alien"]).mean() >= 0.8, "one's own world is known better"
 
 
 def pins(text):

@@ -33,7 +33,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "end_to_end": {"updates": 1000},
 }
 VIEWS = ("left", "centred")
-VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views, as pixels are
+VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views
 DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
 NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function once labels are given
@@ -77,10 +77,11 @@ PROFILES = {
         40,
         20,
         10,
-        {"recurrent": 20} | dict.fromkeys(("rssm", "jepa", "transformer", "vae", "conv"), 10),
-        0,
+        dict.fromkeys(("recurrent", "rssm", "jepa"), 20)
+        | dict.fromkeys(("transformer", "vae", "conv", "slots", "end_to_end"), 10),
+        5,
         10,
-        0,
+        5,
         *[{}] * 8,
         {"ends": 10, "between": 3, "withheld": 1},
         {"width": 256, "state": 128, "latent": 128, "updates": 1000},
@@ -98,7 +99,7 @@ PROFILES = {
         3,
         2,
         2,
-        dict.fromkeys(("recurrent", "rssm", "transformer", "vae", "jepa", "conv"), 2),
+        dict.fromkeys(("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots", "end_to_end"), 2),
         0,
         2,
         0,
@@ -333,9 +334,6 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
                 cells.append(config.Imagined(heads=heads(model), battery=battery))
             if seed < sizes.views and family in VIEWED:
                 cells += _viewed(model, battery, heads, probe)
-                if family == FAMILIES[0]:
-                    pixels = config.Model(data=data, family="pixels")
-                    cells += _viewed(pixels, battery, heads, probe)
     return list(dict.fromkeys(cells))
 
 
