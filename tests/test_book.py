@@ -242,6 +242,10 @@ def test_a_failing_chapter_is_named_with_its_cell_and_error(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     with pytest.raises(book.ChapterFailed, match=r"broken: cell 1: ZeroDivisionError"):
         book.execute(path, {})
+    cells[1].source = "import os; os._exit(1)"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    with pytest.raises(book.ChapterFailed, match=r"broken: its kernel died"):
+        book.execute(path, {})
     with pytest.raises(chapters.BadParameter, match="no parameter nonsense"):
         book.execute(path, {"nonsense": 1})
 
@@ -310,12 +314,11 @@ PAGES = ("index", "log", *chapters.CHAPTERS)
 
 @pytest.fixture(scope="module")
 def browser():
-    import shutil
-
     sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+    try:
+        path = book.browser()
+    except ValueError as missing:
+        pytest.skip(str(missing))
     quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     with sync.sync_playwright() as p:
         running = p.chromium.launch(executable_path=path, args=quiet)

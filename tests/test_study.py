@@ -118,6 +118,12 @@ def test_a_battery_of_another_ladder_is_refused():
             stage()
 
 
+def test_foresight_is_refused_where_nobody_knows_which_chamber_is_whose():
+    model = config.Model(data=config.Episodes(seed=0, world=config.World(view="centred")))
+    with pytest.raises(ValueError, match="allocentric"):
+        config.Foresight(model=model)
+
+
 def test_cuda_without_a_gpu_is_one_clear_line():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

@@ -60,6 +60,7 @@ def stage(out: Path, banner: str | None) -> Path:
 def execute(notebook: Path, parameters: dict) -> None:
     """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     known = papermill.inspect_notebook(str(notebook))
@@ -80,6 +81,8 @@ def execute(notebook: Path, parameters: dict) -> None:
             )
     except papermill.PapermillExecutionError as error:
         raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise ChapterFailed(f"{notebook.stem}: its kernel died; is there enough memory?") from None
     normalise(notebook)
 
 
@@ -193,7 +196,7 @@ def render(
     banner = _banner(parameters)
     where = store.home() if in_place else stage(out, banner)
     failed = _execute_all(where, parameters, workers, say)
-    if in_place and not failed:
+    if in_place:
         where = stage(out, banner)
     say("building pages")
     index = build(where, out)

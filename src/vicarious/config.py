@@ -130,6 +130,12 @@ class Foresight(Stage):
     tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "alien")
     episodes: int = Field(4096, ge=64, description="of each taste, that nothing has learnt from")
 
+    @model_validator(mode="after")
+    def _knows_whose_chamber_is_where(self):
+        if self.model.data.world.view != "allocentric":
+            raise ValueError("foresight of the other's place is asked of worlds in allocentric view")
+        return self
+
     @property
     def parent(self) -> Stage:
         return self.model

@@ -950,15 +950,14 @@ def families(rows: pd.DataFrame, bars: dict[str, float]) -> Figure:
 
 
 def views(rows: pd.DataFrame) -> Figure:
-    """Coefficients by view of the world, a line a family, heads on pixels grey: rows of `generality.views`."""
+    """Coefficients by view of the world, a line a family: rows of `generality.views`."""
     fig, ax = plt.subplots(figsize=(6.6, 3.9))
     names = list(dict.fromkeys(rows.family))
-    colours = dict(zip(names, sns.color_palette("crest", len(names)), strict=True)) | {"pixels": COLOURS["pixels"]}
+    colours = dict(zip(names, sns.color_palette("crest", len(names)), strict=True))
     for i, (family, own) in enumerate(rows.groupby("family", sort=False)):
         x = np.arange(len(own)) + 0.06 * (i - (len(names) - 1) / 2)
         apart = np.abs(own[["low", "high"]].to_numpy().T - own.estimate.to_numpy())
-        line = "--" if family == "pixels" else "-"
-        ax.errorbar(x, own.estimate, apart, fmt=f"o{line}", ms=5, color=colours[family], label=family)
+        ax.errorbar(x, own.estimate, apart, fmt="o-", ms=5, color=colours[family], label=family)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set_xticks(np.arange(rows.view.nunique()), list(dict.fromkeys(rows.view)))
     ax.set(xlabel="view of the world", ylabel="rho")

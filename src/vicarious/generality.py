@@ -47,10 +47,10 @@ def present(e: Evidence) -> list[tuple[str, str]]:
     return [(f, m) for f in FAMILIES for m in MODES if f in (there if m == "observed" else imagined)]
 
 
-def summary(e: Evidence, readout: str, families: tuple[str, ...] = EVERY) -> pd.DataFrame:
+def summary(e: Evidence, readout: str) -> pd.DataFrame:
     """One row per family at hand: agents, competence, who moved, and what its heads answer; means over agents."""
     rows = []
-    for family in [f for f in families if f in set(e.gates.family)]:
+    for family in [f for f in EVERY if f in set(e.gates.family)]:
         passed, failed = e.agents(readout, family)
         seeds = sorted(passed + failed)
         own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
@@ -80,7 +80,7 @@ def views(e: Evidence, readout: str) -> pd.DataFrame:
     Columns family, view, agents, competent, own slope, AUC who moved, estimate, low, high.
     """
     rows, there = [], set(e.gates.family)
-    for family in (*FAMILIES, CONTROLS[0]):
+    for family in FAMILIES:
         others = sorted((name for name in there if name.startswith(f"{family}:")), reverse=True)
         if not others or family not in there:
             continue
