@@ -157,7 +157,7 @@ def test_only_reference_agents_are_published_with_weights():
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
     assert {c.parent for c in tables if c.parent} <= {
         *tables,
-        *(c.data for c in tables if isinstance(c, config.Model)),
+        *(c.data for c in tables if isinstance(c, (config.Model, config.Outsider))),
     } | {c.model for c in tables if hasattr(c, "model") and not models.FAMILIES[c.model.family].trained}, (
         "what a result stands on is published with it, controls that learn nothing left out"
     )
@@ -172,6 +172,8 @@ def tiny(monkeypatch):
         1,
         dict.fromkeys(study.RECIPES, 1),
         1,
+        1,
+        {"steps": 200, "worlds": 4},
         1,
         1,
         {"episodes": 128, "frames": 8},
@@ -336,6 +338,9 @@ def golden() -> dict:
         "curve": config.Curve(
             model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
         ),
+        "outsider": config.Outsider(
+            data=training.model_of(cells[1]).data, algorithm="ppo", steps=200, worlds=4, battery=tiny_battery()
+        ),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
@@ -362,6 +367,7 @@ def golden() -> dict:
             "decoupling": store.read(more["decoupling"].address).tables["decoupling"]["slope"][::7],
             "imagined": store.read(more["imagined"].address).tables["imagined"]["slope"][::2],
             "foresight": store.read(more["foresight"].address).tables["foresight"]["value"],
+            "outsider": store.read(more["outsider"].address).tables["outsiders"]["slope"][::5],
             "curve": store.read(more["curve"].address).tables["curves"]["slope"][::3],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}

@@ -415,6 +415,34 @@ class Identity(Codes):
     permutations: Literal[0] = 0
 
 
+class Outsider(Stage):
+    """An agent of another library without a world model, trained on own reward alone, and what its value answers."""
+
+    stage: ClassVar[str] = "outsider"
+    epoch: ClassVar[int] = 1
+    data: Episodes
+    algorithm: Literal["ppo", "dqn"]
+    steps: int = Field(ge=1, description="of all worlds together")
+    battery: Battery = Battery()
+    worlds: int = Field(64, ge=4, multiple_of=4, description="in which it acts at once")
+    width: int = Field(128, ge=1, description="hidden units per layer")
+    depth: int = Field(2, ge=1, le=6, description="hidden layers")
+    rate: float = Field(1e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        _same_chambers(self.battery, self.data)
+        return self
+
+    @property
+    def parent(self) -> Stage:
+        return self.data
+
+    def own(self) -> dict:
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"data", "battery"})
+        return {**given, "battery": self.battery.address}
+
+
 class Simulations(Stage):
     """How often the paper's statistics err on simulated studies whose truth is known."""
 
@@ -446,6 +474,6 @@ STAGES: dict[str, type[Stage]] = {
     for s in (
         *(Episodes, Model, Foresight, Heads, Joint, Curve, Battery, Returns),
         *(Responses, Precision, Surface, Interventions, Imagined, Extinction, Decoupling),
-        *(Codes, Identity, Simulations, Shapes),
+        *(Codes, Identity, Outsider, Simulations, Shapes),
     )
 }

@@ -19,7 +19,7 @@ CHAPTERS = "chapters"  # group of the benchmark's rows that are about single one
 
 def kind(stage: config.Stage) -> tuple[str, str]:
     """Stages of one kind cost the same: their name and shape, whatever the seed, exposure or coupling."""
-    free = {"data": {"seed"}} if isinstance(stage, config.Model) else {"model": {"data": {"seed"}}}
+    free = {"data": {"seed"}} if isinstance(stage, (config.Model, config.Outsider)) else {"model": {"data": {"seed"}}}
     if isinstance(stage, config.Responses):
         free = {"heads": {"exposure": True, "kappa": True, **free}, "exposure": True, "withheld": True, "until": True}
     elif isinstance(stage, config.Heads):
@@ -35,14 +35,14 @@ def miniature(stage: config.Stage, shares: int, episodes: int | None = None) -> 
     if isinstance(stage, config.Episodes):
         small["episodes"] = min(stage.episodes, episodes or stage.episodes)
     for name, whole in _extent(stage).items():
-        share = whole // SHARES["updates" if isinstance(stage, training.TRAINED) else "scenes"]
+        share = whole // SHARES["updates" if isinstance(stage, (*training.TRAINED, config.Outsider)) else "scenes"]
         small[name] = min(whole, max(64 if name == "fit_scenes" else 8, shares * share))
     return stage.model_copy(update=small)
 
 
 def _extent(stage: config.Stage) -> dict[str, int]:
     """What a stage's seconds are proportional to, but for a constant."""
-    names = ("updates", "reward_updates", "scenes", "fit_scenes", "studies")
+    names = ("updates", "steps", "reward_updates", "scenes", "fit_scenes", "studies")
     return {name: getattr(stage, name) for name in names if name in type(stage).model_fields}
 
 
@@ -91,6 +91,8 @@ def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.Da
 
 
 def family(stage: config.Stage) -> str:
+    if isinstance(stage, config.Outsider):
+        return stage.algorithm
     model = stage if isinstance(stage, config.Model) else training.model_of(stage)
     return model.family + (" of other sizes" if model.state else "") if model else ""
 

@@ -55,10 +55,7 @@ class Monitor:
         scenes = (stimuli.make(battery) if scenes is None else scenes).to(device)
         look = world.look(episodes.world, episodes.seed, device)
         self.shape = (len(CONTACTS), len(self.ladder), len(scenes), len(PHASES))
-        self.shown = [
-            (mover, s, *stimuli.present(scenes, mover, a if a is None else a.to(device), episodes.world, look))
-            for mover, s, a in responses.conditions(battery.levels)
-        ]
+        self.shown = list(responses.presented(battery, scenes, episodes.world, look))
         self._parts: list[pd.DataFrame] = []
         self._agreement: list[tuple] = []
 

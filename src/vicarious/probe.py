@@ -136,8 +136,17 @@ class Report:
         return "\n".join([*lines, self.fingerprint().round(2).to_string(na_rep="-")])
 
 
-def probe(agent: Any, cfg: config.World | None = None, drawn: int = 0, battery: config.Battery | None = None) -> Report:
+def probe(
+    agent: Any,
+    cfg: config.World | None = None,
+    drawn: int = 0,
+    battery: config.Battery | None = None,
+    at_hand: tuple[stimuli.Scenes, torch.Tensor] | None = None,
+) -> Report:
     """Show an agent the battery, drawn as its own seed draws it (`drawn`, as in `vicarious.envs`), and report.
+
+    at_hand: the battery's templates and V_pi [X, K, n, phases] of the self; else they are drawn and simulated, which
+    takes most of the time.
 
     The value's truth is that of the scripted conduct, which is not the agent's own; so the gate asks for a correlation
     with it and for an own slope above 0, not for its size, and coefficients are over the agent's own slope.
@@ -145,18 +154,20 @@ def probe(agent: Any, cfg: config.World | None = None, drawn: int = 0, battery: 
     cfg = cfg or config.World()
     rules = {k: getattr(cfg, k) for k in ("size", "ladder", "max_items", "respawn")}  # not how it is drawn
     battery = battery or config.Battery(levels=7, scenes=256, world=config.World(**rules))
-    outsider, scenes = adapted(agent), stimuli.make(battery)
-    look = world.look(cfg, drawn)
+    outsider, (scenes, truth) = adapted(agent), at_hand or _drawn(battery)
     shape = (len(CONTACTS), len(cfg.ladder), len(scenes), len(PHASES))
     answers: dict[str, Answers] = {}
-    for mover, s, angle in responses.conditions(battery.levels):
-        shown = stimuli.present(scenes, mover, angle, cfg, look)
-        for readout, out in _ask(outsider, *shown, (*world.grid(cfg), -1)).items():
+    for mover, s, obs, prev_action in responses.presented(battery, scenes, cfg, world.look(cfg, drawn)):
+        for readout, out in _ask(outsider, obs, prev_action, (*world.grid(cfg), -1)).items():
             answers.setdefault(readout, []).append((mover, s, out.reshape(shape)))
-    truth = stimuli.true_returns(battery, scenes)[..., 0].numpy()
     table = pd.concat([_coefficients(readout, own, cfg.ladder) for readout, own in answers.items()], ignore_index=True)
-    gates = {readout: _gate(readout, own, cfg.ladder, truth) for readout, own in answers.items()}
+    gates = {readout: _gate(readout, own, cfg.ladder, truth.numpy()) for readout, own in answers.items()}
     return Report(table, gates, len(scenes))
+
+
+def _drawn(battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
+    scenes = stimuli.make(battery)
+    return scenes, stimuli.true_returns(battery, scenes)[..., 0]
 
 
 @torch.no_grad()

@@ -26,13 +26,21 @@ def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
             yield mover, s, angle
 
 
+def presented(
+    cfg: config.Battery, scenes: stimuli.Scenes, seen: config.World, look: world.Look, contacts: int = len(CONTACTS)
+) -> Iterator[tuple[str, float, Tensor, Tensor]]:
+    """(mover, similarity, obs [X * K * n, T, F], prev_action [X * K * n, T]) of every condition, as a seed draws it."""
+    for mover, s, angle in conditions(cfg.levels):
+        angle = angle if angle is None else angle.to(scenes.pos.device)
+        yield mover, s, *stimuli.present(scenes, mover, angle, seen, look, contacts=contacts)
+
+
 def encode(model: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: config.Episodes) -> Codes:
     """Codes of every condition at approach, contact and after, as a seed's world model gives them."""
     look = world.look(data.world, data.seed, scenes.pos.device)
     shape, codes = (len(CONTACTS), len(data.world.ladder), cfg.scenes, len(PHASES)), {}
-    for mover, s, angle in conditions(cfg.levels):
-        angle = angle if angle is None else angle.to(scenes.pos.device)
-        z = models.encode(model, *stimuli.present(scenes, mover, angle, data.world, look))
+    for mover, s, obs, prev_action in presented(cfg, scenes, data.world, look):
+        z = models.encode(model, obs, prev_action)
         codes[mover, s] = z[:, -len(PHASES) :].clone().view(*shape, -1)  # not a view of all frames
     return codes
 
@@ -132,9 +140,7 @@ def imagined(
     look, met, rows = world.look(data.world, data.seed, scenes.pos.device), CONTACTS[:2], []
     shape, kind = (len(met), len(data.world.ladder), cfg.scenes, 1), metrics.KINDS["reward"]["empathy"]
     seen = PHASES.index("contact") - len(PHASES)
-    for mover, s, angle in conditions(cfg.levels):
-        angle = angle if angle is None else angle.to(scenes.pos.device)
-        obs, action = stimuli.present(scenes, mover, angle, data.world, look, contacts=len(met))
+    for mover, s, obs, action in presented(cfg, scenes, data.world, look, len(met)):
         parts = zip(obs.split(CHUNK), action.split(CHUNK), strict=True)
         z = torch.cat([model.imagine(o[:, :seen], a[:, :seen], a[:, seen : seen + 1]) for o, a in parts])
         reward, value = heads(z).view(*shape, len(READOUTS)).cpu().unbind(-1)

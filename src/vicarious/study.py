@@ -32,6 +32,7 @@ RECIPES: dict[str, dict] = {  # how each family of the generality study is train
     "slots": {"updates": 1000},
     "end_to_end": {"updates": 1000},
 }
+OUTSIDERS = {"ppo": {"steps": 3_000_000, "worlds": 128}, "dqn": {"steps": 600_000}}  # agents without a world model
 VIEWS = ("left", "centred")
 VIEWED = ("recurrent", "transformer", "vae")  # families that are also shown the world in other views
 DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
@@ -44,7 +45,8 @@ class Profile:
     """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
 
     seeds: agents of cells that a verdict about p = 0 is read from; sweep: of other cells; scaled: of every capacity.
-    families: of every family of the generality study, views: of those that see the world in other views; leaking: of
+    families: of every family of the generality study, views: of those that see the world in other views, outsiders: of
+    those that have no world model (outsider: how they are trained, if not as usual); leaking: of
     the study of leakage, dials: of its heads of other weight decay and width.
     past: for how many times the updates of convergence heads go on when labels are given (p = 0 and 1, between, and
     with others withheld).  base, curve: the world model and the learning curves at which the axes of capacity cross;
@@ -56,6 +58,8 @@ class Profile:
     scaled: int
     families: dict[str, int]
     views: int
+    outsiders: int
+    outsider: dict
     leaking: int
     dials: int
     data: dict
@@ -80,6 +84,8 @@ PROFILES = {
         dict.fromkeys(("recurrent", "rssm", "jepa"), 20)
         | dict.fromkeys(("transformer", "vae", "conv", "slots", "end_to_end"), 10),
         5,
+        5,
+        {},
         10,
         5,
         *[{}] * 8,
@@ -101,6 +107,8 @@ PROFILES = {
         2,
         dict.fromkeys(("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots", "end_to_end"), 2),
         0,
+        1,
+        {"steps": 20_000},
         2,
         0,
         {"episodes": 4096},
@@ -334,7 +342,24 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
                 cells.append(config.Imagined(heads=heads(model), battery=battery))
             if seed < sizes.views and family in VIEWED:
                 cells += _viewed(model, battery, heads, probe)
+    cells += _outsiders(sizes, battery, sizes.outsiders if seeds is None else min(seeds, sizes.outsiders))
     return list(dict.fromkeys(cells))
+
+
+def _outsiders(sizes: Profile, battery: config.Battery, seeds: int) -> list[config.Stage]:
+    """Agents without a world model, and as many who never saw anything in the other's chamber while they learnt."""
+    worlds = (config.World(), config.World(eventful=0.0))
+    return [
+        config.Outsider(
+            data=config.Episodes(seed=seed, world=seen),
+            algorithm=algorithm,
+            battery=battery,
+            **{**recipe, **sizes.outsider},
+        )
+        for seed in range(seeds)
+        for seen in worlds
+        for algorithm, recipe in OUTSIDERS.items()
+    ]
 
 
 def _viewed(
@@ -410,6 +435,9 @@ def everything(profile: str = "paper", seeds: int | None = None) -> list[config.
 
 def agent_columns(cell: config.Stage) -> dict:
     """What tells agents apart in a table: seed, family (or what else is particular to it), exposure, kappa."""
+    if isinstance(cell, config.Outsider):
+        alone = "" if cell.data.world.eventful else ":uneventful"
+        return {"seed": cell.data.seed, "family": cell.algorithm + alone, "exposure": 1.0, "kappa": 0.0}
     model = model_of(cell)
     if model is None:
         return {"seed": -1, "family": "truth", "exposure": 0.0, "kappa": 0.0}

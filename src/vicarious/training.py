@@ -60,6 +60,7 @@ EXPECTED = {  # seconds on one core
     "simulations": 60.0,
     "shapes": 60.0,
 }
+STEP = {"ppo": 7.5e-5, "dqn": 6e-4}  # seconds on one core of one step of an outsider
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
@@ -398,6 +399,17 @@ def _make_shapes(cfg: config.Shapes, store: Store) -> None:
     store.write(cfg, time.perf_counter() - start, {"shapes": table})
 
 
+def make_outsider(cell: config.Outsider, store: Store) -> None:
+    """Train, probe and store an agent of another library."""
+    from . import outsiders
+
+    scenes, value = battery_of(store.read(cell.battery.address, weights=True))
+    start, model = time.perf_counter(), outsiders.train(cell)
+    tables = outsiders.measure(cell, model, scenes, value)
+    seconds = time.perf_counter() - start
+    store.write(cell, seconds, tables, outsiders.weights(model), battery=scenes.digest)
+
+
 def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
     tensors = dict(result.weights)
     value = tensors.pop("value")
@@ -405,8 +417,8 @@ def battery_of(result: Result) -> tuple[stimuli.Scenes, torch.Tensor]:
 
 
 def model_of(cell: config.Stage) -> config.Model | None:
-    """The world model that a stage stands on; None for the battery and whatever else needs no agent."""
-    if isinstance(cell, AGENTLESS):
+    """The world model that a stage stands on; None for outsiders, the battery and whatever else needs no agent."""
+    if isinstance(cell, (*AGENTLESS, config.Outsider)):
         return None
     return cell.heads.model if isinstance(cell, config.Responses) else cell.model
 
@@ -415,7 +427,12 @@ def work(
     cells: list[config.Stage], runs: Path, data: Path, device: str, done: Callable[[], None] = lambda: None
 ) -> None:
     """One job: all missing cells of a population of world models.  Out of GPU memory, it is halved and goes on."""
-    store, members = Store(runs, data), list(dict.fromkeys(map(model_of, cells)))
+    store = Store(runs, data)
+    if isinstance(cells[0], config.Outsider):
+        with one_thread():
+            make_outsider(cells[0], store)
+        return done()
+    members = list(dict.fromkeys(map(model_of, cells)))
     agents = [Agent(model, store, device) for model in members]
     try:
         with one_thread(), torch.cuda.device(device) if device.startswith("cuda") else contextlib.nullcontext():
@@ -449,13 +466,18 @@ def missing(cells: list[config.Stage], store: Store) -> list[config.Stage]:
 
 
 def jobs(cells: list[config.Stage], population: int) -> list[list[config.Stage]]:
-    """Cells that are computed together: those of up to `population` world models that differ in their seed alone."""
-    shapes: dict[str, dict[config.Model, list[config.Stage]]] = {}
+    """Cells that are computed together: those of up to `population` world models that differ in their seed alone.
+
+    An outsider is a job of its own.
+    """
+    shapes: dict[str, dict[config.Stage, list[config.Stage]]] = {}
     for cell in cells:
         if (model := model_of(cell)) is not None:
             data = model.data.model_copy(update={"seed": 0})
             shape = model.model_copy(update={"data": data}).address
             shapes.setdefault(shape, {}).setdefault(model, []).append(cell)
+        elif isinstance(cell, config.Outsider):
+            shapes[cell.address] = {cell: [cell]}
     groups = [
         [cell for own in group for cell in own]
         for members in shapes.values()
@@ -571,6 +593,8 @@ def expected(stage: config.Stage) -> float:
     """Core-seconds that a stage takes, roughly."""
     if isinstance(stage, config.Extinction):
         return UPDATE[stage.readout] * stage.updates
+    if isinstance(stage, config.Outsider):
+        return STEP[stage.algorithm] * stage.steps
     if isinstance(stage, config.Joint):
         return EXPECTED["joint"] * stage.model.updates / config.Model.model_fields["updates"].default
     if isinstance(stage, config.Curve):
