@@ -178,14 +178,14 @@ def test_a_forecast_is_judged_on_agents_it_was_not_made_from():
     for sign in (1, -1):
         x = np.concatenate([early, sign * early + noise], -1)
         assert development.forecast(x) == pytest.approx(1 / np.sqrt(2), abs=0.05)
-    nothing = [development.forecast(rng.normal(size=(20, 2))) for _ in range(200)]
+    nothing = [development.forecast(rng.normal(size=(20, 1, 2))) for _ in range(200)]
     assert abs(np.mean(nothing)) < 0.05, "leaving one out would give nearly -1 here"
-    assert np.isnan(development.forecast(np.ones((20, 2))))
+    assert np.isnan(development.forecast(np.ones((20, 1, 2))))
 
 
 def test_an_agent_drawn_twice_does_not_foretell_itself():
     rng = np.random.default_rng(1)
-    found = [development.forecast(x[rng.integers(0, 20, 20)]) for x in rng.normal(size=(200, 20, 2))]
+    found = [development.forecast(x[rng.integers(0, 20, 20)]) for x in rng.normal(size=(200, 20, 1, 2))]
     assert abs(np.mean(found)) < 0.06
 
 

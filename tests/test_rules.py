@@ -45,7 +45,7 @@ def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.nda
     if criterion.statistic is not None:  # a correlation
         r = {"supported": 0.9, "contradicted": -0.9, "underpowered": 0.35}[goal]
         x = rng.normal(size=N)
-        return np.stack([x, r * x + np.sqrt(1 - r**2) * rng.normal(size=N)], 1)
+        return np.stack([x, r * x + np.sqrt(1 - r**2) * rng.normal(size=N)], 1)[:, None]
     if criterion.supports is None:  # speaks against only
         centre, width = {"supported": (-0.3, noise), "contradicted": (0.3, noise), "underpowered": (0.0, 2.0)}[goal]
         return centre + width * noise_of(rng)

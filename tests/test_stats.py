@@ -134,10 +134,13 @@ def test_expansion_is_students_and_fades():
 
 def test_any_statistic_can_have_an_interval(rng):
     x = rng.normal(size=(40, 3))
-    found = stats.interval_of(lambda x: x.mean(), x)
+    found = stats.interval_of(lambda x: x.mean((-2, -1)), x)
     expected = stats.interval(x.mean(1))
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
     few = rng.normal(size=(3, 5))
-    jackknifed, t = stats.interval_of(lambda x: x.mean(), few), stats.interval(few.mean(1))
+    jackknifed, t = stats.interval_of(lambda x: x.mean((-2, -1)), few), stats.interval(few.mean(1))
     assert (jackknifed.low, jackknifed.high) == pytest.approx((t.low, t.high)), "of a mean it is Student's"
-    assert stats.interval_of(np.mean, np.array([1.0])).n == 1 and stats.interval_of(np.mean, np.array([])).n == 0
+    assert (
+        stats.interval_of(lambda x: x.mean(-1), np.array([1.0])).n == 1
+        and stats.interval_of(np.mean, np.array([])).n == 0
+    )

@@ -110,7 +110,10 @@ def conditions(evidence: Evidence | None) -> pd.DataFrame:
 
 def calibrated(evidence: Evidence | None) -> bool:
     """Whether every condition is supported."""
-    return evidence is not None and bool((conditions(evidence).verdict == "supported").all())
+    if evidence is None:
+        return False
+    evidence = replace(evidence, s=S)
+    return all(judge(c, evidence)["verdict"] == "supported" for c in CONDITIONS)  # not beyond the first that is not
 
 
 def scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:

@@ -328,7 +328,10 @@ def _expected(cells: list[config.Stage], store: Store, responses: pd.DataFrame) 
 def calibrated(profile: str, store: Store) -> bool:
     """Whether the instrument passes its own tests with agents at hand."""
     cells = study.at_hand(study.calibration(profile), store)
-    return bool(cells) and calibration.calibrated(evidence(cells, store))
+    asked = [
+        cell for cell in cells if type(cell) in (config.Battery, config.Responses, config.Codes)
+    ]  # all that conditions read
+    return bool(cells) and calibration.calibrated(evidence(asked, store))
 
 
 class Source:

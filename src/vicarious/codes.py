@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import r2_score, roc_auc_score
 from torch import Tensor, nn
 
 from . import config, models, population, stimuli, world
@@ -130,6 +128,8 @@ def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = Fal
     guess = fitted(z).squeeze(-1)
     if matched:
         guess = guess - guess.mean((0, 1), keepdim=True)
+    from sklearn.metrics import r2_score  # imported where it is used: most chapters only read results
+
     return r2_score(y.flatten().numpy(), guess.flatten().cpu().numpy())
 
 
@@ -207,6 +207,9 @@ def _probed(
     The probe is fitted to events only (in a twin nobody meets anything), self against others of every look, balanced,
     and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
     own, others = fitting["self"][0].flatten(0, 1), torch.cat([fitting[m][0].flatten(0, 1) for m in MOVERS[1:]])
     y = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
     weight = torch.where(y == 1, 1 / len(own), 1 / len(others))

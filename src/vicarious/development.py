@@ -35,8 +35,7 @@ def over_training(
     half: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Updates [U] and coefficients [n, U] while everything was learnt together; of one half of the scenes or both."""
-    t = e.development
-    t = t[(t.readout == readout) & (t.kind == kind) & (t.mover == mover) & (t.family == family)]
+    t = e.of_kind("development", readout=readout, kind=kind, mover=mover, family=family)
     t = t[np.isclose(t.exposure, exposure)] if half is None else t[np.isclose(t.exposure, exposure) & (t.half == half)]
     own = t[["seed", "update", "similarity", "rho"]]
     at = metrics.at_similarity(own, 1.0 if mover == "self" else e.s if s is None else s)
@@ -54,13 +53,15 @@ def first_reached(updates: np.ndarray, rho: np.ndarray, share: float = HALF) -> 
 
     Linear in log(1 + update); NaN where it never is above 0.
     """
-    return np.array([_at(updates, _place(y, share * y.max())) if y.max() > 0 else np.nan for y in rho])
+    highest = rho.max(1)
+    places = _place(rho, share * highest)
+    return np.array([_at(updates, place) if top > 0 else np.nan for place, top in zip(places, highest, strict=True)])
 
 
-def _place(y: np.ndarray, bar: float) -> float:
-    """Index, with fractions, at which y [U] first rises to the bar; its length where it never does."""
-    place = float(stats.crossing(y[None], bar)[0])
-    return place if np.isfinite(place) else float(len(y))
+def _place(y: np.ndarray, bar: np.ndarray) -> np.ndarray:
+    """Index [...], with fractions, at which y [..., U] first rises to the bar [...]; its length where it never does."""
+    place = stats.crossing(y, bar)
+    return np.where(np.isfinite(place), place, float(y.shape[-1]))
 
 
 def _at(x: np.ndarray, place: float) -> float:
@@ -87,20 +88,20 @@ def scores(e: Evidence, seeds: list[int], kinds: tuple[tuple[str, str], ...], s:
 
 
 def multitrait(x: np.ndarray) -> np.ndarray:
-    """Multitrait-multimethod matrix (Campbell & Fiske 1959) [2 kinds, 2 kinds] of x [n, cells, kinds, halves].
+    """Multitrait-multimethod matrix (Campbell & Fiske 1959) [..., 2 kinds, 2 kinds] of [..., n, cells, kinds, halves].
 
     Correlations over agents; rows are the kinds in half 0 of the scenes, then those in half 1.
     """
-    n, cells, kinds, halves = x.shape
-    return np.corrcoef(x.transpose(0, 1, 3, 2).reshape(n * cells, halves * kinds), rowvar=False)
+    n, cells, kinds, halves = x.shape[-4:]
+    return stats.correlations(x.swapaxes(-1, -2).reshape(*x.shape[:-4], n * cells, halves * kinds))
 
 
-def lead(x: np.ndarray) -> float:
-    """Least correlation of a kind with itself in the other half, less the largest between two kinds; x as above."""
-    r, kinds = multitrait(x), x.shape[2]
-    same = r[:kinds, kinds:].diagonal()
+def lead(x: np.ndarray) -> np.ndarray:
+    """Least correlation [...] of a kind with itself in the other half, less the largest of two kinds; x as above."""
+    r, kinds = multitrait(x), x.shape[-2]
+    same = np.diagonal(r[..., :kinds, kinds:], axis1=-2, axis2=-1)
     different = ~np.tile(np.eye(kinds, dtype=bool), (2, 2))
-    return float(same.min() - r[different].max())
+    return same.min(-1) - r[..., different].max(-1)
 
 
 def factors(x: np.ndarray) -> np.ndarray:
@@ -110,14 +111,19 @@ def factors(x: np.ndarray) -> np.ndarray:
     return values / values.sum()
 
 
-def split_half(x: np.ndarray) -> float:
-    """Split-half reliability over all agents and cells of x [n, cells, halves]."""
-    return stats.split_half(x.reshape(-1, 2))
+def split_half(x: np.ndarray) -> np.ndarray:
+    """Split-half reliability [...] over all agents and cells of x [..., n, cells, halves]."""
+    return stats.split_half(_together(x))
 
 
-def icc(x: np.ndarray) -> float:
-    """ICC(2,k) over all agents and cells of x [n, cells, sets]."""
-    return stats.icc(x.reshape(-1, x.shape[-1]))[1]
+def icc(x: np.ndarray) -> np.ndarray:
+    """ICC(2,k) [...] over all agents and cells of x [..., n, cells, sets]."""
+    return stats.icc(_together(x))[1]
+
+
+def _together(x: np.ndarray) -> np.ndarray:
+    """x [..., n, cells, k] -> [..., n * cells, k]."""
+    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
 def reliability(e: Evidence, seeds: list[int], readout: str, kind: str, exposures: list[float]) -> pd.DataFrame:
@@ -149,13 +155,15 @@ def early_and_final(
     return rho[:, [int(np.argmin(np.abs(updates - share * updates[-1]))), -1]]
 
 
-def forecast(x: np.ndarray, splits: int = 50) -> float:
-    """Correlation of final scores with those that early ones foretell out of seed, x [n, ..., 2]: early and final.
+def forecast(x: np.ndarray, splits: int = 50) -> np.ndarray:
+    """Correlation [...] of final scores with those that early ones foretell out of seed, of x [..., n, cells, 2].
 
     A line is fitted to half of the agents and judged on the others, all cells of one agent together; mean over random
     splits.  (Leaving out one agent at a time would give -1 where nothing can be foretold: whoever is left out pulls the
     others' mean to the other side.)  Agents that a bootstrap drew twice stay on one side.
     """
+    if x.ndim > 3:
+        return np.array([forecast(sample, splits) for sample in x])
     agents, count = np.unique(x.reshape(len(x), -1), axis=0, return_counts=True)
     early, final = np.moveaxis(agents.reshape(len(agents), -1, 2), -1, 0)  # [agents, cells]
     sums = np.stack([np.ones_like(early), early, final, early**2, final**2, early * final], -1).sum(1) * count[:, None]
@@ -165,7 +173,7 @@ def forecast(x: np.ndarray, splits: int = 50) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.sign(line[2]) * judged[2] / np.sqrt(judged[0] * judged[1])
     usable = (np.minimum(line[0], judged[0]) > 1e-18) & (np.minimum(line[1], judged[1]) > 1e-18)
-    return float(found[usable].mean()) if usable.any() else np.nan
+    return found[usable].mean() if usable.any() else np.array(np.nan)
 
 
 def _moments(sums: np.ndarray) -> np.ndarray:
@@ -189,12 +197,9 @@ def after(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Updates [U] since a converged head was switched to an exposure, and coefficients [n, U]; of scenes with the mover
     on one side of the glass or on both."""
-    t = e.extinction
-    if t is None:
+    if e.extinction is None:
         return np.zeros(1), np.full((len(seeds), 1), np.nan)
-    t = t[
-        (t.readout == readout) & (t.kind == kind) & (t.withheld == withheld) & (t.until == until) & (t.mover == mover)
-    ]
+    t = e.of_kind("extinction", readout=readout, kind=kind, mover=mover, withheld=withheld, until=until)
     t = t[np.isclose(t.exposure, exposure)]
     if side is not None:
         t = t[t.side == side]
@@ -254,9 +259,9 @@ def half_life(x: np.ndarray, rho: np.ndarray, by: np.ndarray | None = None, shar
     """
     pairs = np.stack([rho, np.ones_like(rho) if by is None else by], -1)
 
-    def place(own: np.ndarray) -> float:
-        mean = own[..., 0].mean(0) / own[..., 1].mean(0)
-        return _place(-mean, -share * mean[0])
+    def place(own: np.ndarray) -> np.ndarray:  # [..., n, U, 2]
+        mean = own[..., 0].mean(-2) / own[..., 1].mean(-2)
+        return _place(-mean, -share * mean[..., 0])
 
     found = stats.interval_of(place, pairs, resamples=999)
     return stats.Interval(*(_at(x, at) for at in (found.estimate, found.low, found.high)), found.n)
@@ -275,5 +280,5 @@ def extreme(rho: np.ndarray, highest: bool = False) -> tuple[int, np.ndarray]:
 def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.Interval:
     """Share of the extinction of those with labels that those without got: (never - held) / (never - told), means over
     agents of coefficients [n] without any labels, with labels of others only, and with all."""
-    ratio = lambda x: float((x[:, 0] - x[:, 1]).mean() / (x[:, 0] - x[:, 2]).mean())  # noqa: E731
+    ratio = lambda x: (x[..., 0] - x[..., 1]).mean(-1) / (x[..., 0] - x[..., 2]).mean(-1)  # noqa: E731
     return stats.interval_of(ratio, np.stack([never, held, told], 1))

@@ -13,6 +13,10 @@ from .metrics import CONTROLS
 
 S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
 TAUGHT = 1.0  # exposure p of planted couplings
+KINDS = {  # columns by which long tables are asked
+    "development": ["readout", "kind", "mover", "family"],
+    "extinction": ["readout", "kind", "mover", "withheld", "until"],
+}
 DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 
 
@@ -96,6 +100,18 @@ class Evidence:
     def _measures(self) -> dict[str, pd.DataFrame]:
         """Measures by family."""
         return dict(list(self.measures.groupby("family", observed=True)))
+
+    @cached_property
+    def _kinds(self) -> dict[str, dict[tuple, pd.DataFrame]]:
+        """Development and extinction by what `of_kind` is asked for."""
+        return {
+            name: {} if (t := getattr(self, name)) is None else dict(list(t.groupby(keys, observed=True)))
+            for name, keys in KINDS.items()
+        }
+
+    def of_kind(self, table: str, **where) -> pd.DataFrame:
+        """Rows of `development` or `extinction` where all of its columns in `KINDS` are as given; found once."""
+        return self._kinds[table].get(tuple(where[key] for key in KINDS[table]), getattr(self, table)[:0])
 
     def agents(
         self, readout: str, family: str = "recurrent", exposure: float | None = None

@@ -119,23 +119,29 @@ def _along(head: str, shape: Callable, worse: Callable) -> Callable[[Evidence, l
     return lambda e, seeds: worse(*(shape(*e.moved(head, seeds, path)) for path in INTERPOLATIONS))
 
 
-def slope(x: np.ndarray) -> float:
-    """Slope of recovered on planted couplings, x [n, couplings, (planted, recovered)], all agents together."""
-    return stats.line(x[..., 0].ravel(), x[..., 1].ravel())[0]
+def line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, intercept and R2 [...] of recovered on planted couplings [..., n, couplings, 2], all agents together."""
+    return stats.line(*(x[..., i].reshape(*x.shape[:-3], -1) for i in (0, 1)))
 
 
-def determination(x: np.ndarray) -> float:
-    """R2 of the same line."""
-    return stats.line(x[..., 0].ravel(), x[..., 1].ravel())[2]
+def slope(x: np.ndarray) -> np.ndarray:
+    """Slope of that line."""
+    return line(x)[0]
 
 
-def _worst_slope(x: np.ndarray) -> float:
-    """Of x [n, looks, couplings, 2]: the slope, over all agents, of those looks where it is farthest from 1."""
-    return max((slope(x[:, i]) for i in range(x.shape[1])), key=lambda found: abs(found - 1))
+def determination(x: np.ndarray) -> np.ndarray:
+    """R2 of that line."""
+    return line(x)[2]
 
 
-def _worst_determination(x: np.ndarray) -> float:
-    return min(determination(x[:, i]) for i in range(x.shape[1]))
+def _worst_slope(x: np.ndarray) -> np.ndarray:
+    """Of x [..., n, looks, couplings, 2]: the slope, over all agents, of those looks where it is farthest from 1."""
+    found = slope(np.moveaxis(x, -3, 0))  # [looks, ...]
+    return np.take_along_axis(found, np.abs(found - 1).argmax(0)[None], 0)[0]
+
+
+def _worst_determination(x: np.ndarray) -> np.ndarray:
+    return determination(np.moveaxis(x, -3, 0)).min(0)
 
 
 def _planted(e: Evidence, seeds: list[int]) -> np.ndarray:
@@ -158,8 +164,8 @@ def _kinds(e: Evidence, seeds: list[int]) -> np.ndarray:
 
 
 def _early_and_final(e: Evidence, seeds: list[int]) -> np.ndarray:
-    """Coefficients [n, 2] at the exposure that verdicts are read at."""
-    return development.early_and_final(e, *EVENT[0], e.exposure, seeds)
+    """Coefficients [n, 1, 2] at the exposure that verdicts are read at."""
+    return development.early_and_final(e, *EVENT[0], e.exposure, seeds)[:, None]
 
 
 def _left(head: str) -> Callable[[Evidence, list[int]], np.ndarray]:
@@ -173,11 +179,13 @@ def _grows(axis: str, exposure: float) -> tuple[Criterion, ...]:
     return (Criterion("the slope", Bar("above", 0), (Bar("below", 0), Bar("null", SCALING_NULL)), values),)
 
 
-def _rank_correlation(x: np.ndarray) -> float:
-    """Mean over agents of the rank correlation of x [n, levels] with the order of the levels."""
-    ranks = scipy.stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2
-    order = np.arange(x.shape[1]) - (x.shape[1] - 1) / 2
-    return float(np.mean(ranks @ order / (np.linalg.norm(ranks, axis=1).clip(1e-12) * np.linalg.norm(order))))
+def _rank_correlation(x: np.ndarray) -> np.ndarray:
+    """Mean over agents [...] of the rank correlation of x [..., n, levels] with the order of the levels."""
+    levels = x.shape[-1]
+    ranks = scipy.stats.rankdata(x, axis=-1) - (levels + 1) / 2
+    order = np.arange(levels) - (levels - 1) / 2
+    each = ranks @ order / (np.linalg.norm(ranks, axis=-1).clip(1e-12) * np.linalg.norm(order))
+    return each.mean(-1)
 
 
 def _short(p: float) -> str:

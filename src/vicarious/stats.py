@@ -70,13 +70,14 @@ def interval(x: np.ndarray, resamples: int = 9999, expand: bool = True) -> Inter
     def lowest(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.stack([np.mean(c, axis=axis) for c in columns]).min(axis=0)
 
-    return Interval(estimate, *_bca(tuple(x.T), lowest, resamples, True, expand), len(x))
+    return Interval(estimate, *_bca(tuple(x.T), lowest, resamples, expand), len(x))
 
 
-def interval_of(statistic: Callable[[np.ndarray], float], x: np.ndarray, resamples: int = 1999) -> Interval:
+def interval_of(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray, resamples: int = 1999) -> Interval:
     """Any statistic of x [n, ...] with a bootstrap interval as `interval` has it: the first axis is resampled.
 
-    With fewer than `FEW` agents Student's t over the jackknife's pseudo-values (Tukey 1958).
+    statistic: of many samples at once, [..., n, ...] -> [...].  With fewer than `FEW` agents Student's t over the
+    jackknife's pseudo-values (Tukey 1958).
     """
     x = np.asarray(x, float)
     if not len(x) or not np.isfinite(x).all():
@@ -84,18 +85,18 @@ def interval_of(statistic: Callable[[np.ndarray], float], x: np.ndarray, resampl
     estimate = float(statistic(x))
     if len(x) < 2 or np.ptp(x, axis=0).max() < 1e-12:
         return Interval(estimate, estimate, estimate, len(x))
-    left_out = [statistic(np.delete(x, i, 0)) for i in range(len(x))]
+    left_out = statistic(x[[[j for j in range(len(x)) if j != i] for i in range(len(x))]])
     if np.ptp(left_out) < 1e-12:
         return Interval(estimate, estimate, estimate, len(x))
     if len(x) < FEW:
-        pseudo = len(x) * estimate - (len(x) - 1) * np.array(left_out)
+        pseudo = len(x) * estimate - (len(x) - 1) * left_out
         half = scipy.stats.sem(pseudo) * scipy.stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)
         return Interval(estimate, estimate - float(half), estimate + float(half), len(x))
-    low, high = _bca((np.arange(len(x)),), lambda index: statistic(x[index]), resamples, False, True)
+    low, high = _bca((np.arange(len(x)),), lambda index, axis=-1: statistic(x[index]), resamples, True)
     return Interval(estimate, low, high, len(x))
 
 
-def _bca(data: tuple, statistic: Callable, resamples: int, vectorized: bool, expand: bool) -> tuple[float, float]:
+def _bca(data: tuple, statistic: Callable, resamples: int, expand: bool) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         ci = scipy.stats.bootstrap(
@@ -106,7 +107,7 @@ def _bca(data: tuple, statistic: Callable, resamples: int, vectorized: bool, exp
             confidence_level=expanded(len(data[0])) if expand else LEVEL,
             method="BCa",
             rng=np.random.default_rng(0),
-            vectorized=vectorized,
+            vectorized=True,
         ).confidence_interval
     return float(ci.low), float(ci.high)
 
@@ -153,10 +154,20 @@ def holm(p: list[float]) -> np.ndarray:
     return multipletests(p, method="holm")[1]
 
 
-def split_half(halves: np.ndarray) -> float:
-    """Reliability of a whole from halves [agents, 2]: their correlation, stepped up by Spearman and Brown (1910)."""
-    r = np.corrcoef(halves[:, 0], halves[:, 1])[0, 1]
-    return float(2 * r / (1 + r))
+def split_half(halves: np.ndarray) -> np.ndarray:
+    """Reliability [...] of a whole from halves [..., agents, 2]: their correlation, stepped up by Spearman and Brown
+    (1910)."""
+    r = correlations(halves)[..., 0, 1]
+    return 2 * r / (1 + r)
+
+
+def correlations(x: np.ndarray) -> np.ndarray:
+    """Pearson's r [..., variables, variables] of x [..., observations, variables]."""
+    x = x - x.mean(-2, keepdims=True)
+    covariance = x.swapaxes(-1, -2) @ x
+    spread = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return covariance / (spread[..., None] * spread[..., None, :])
 
 
 @dataclass(frozen=True)
@@ -173,36 +184,38 @@ def components(x: np.ndarray) -> Components:
     n, k = x.shape
     if n < 2 or not np.isfinite(x).all():
         return Components(np.nan, np.nan, np.nan)
-    rows, columns, error = _mean_squares(x)
+    rows, columns, error = map(float, _mean_squares(x))
     return Components(max(0.0, (rows - error) / k), max(0.0, (columns - error) / n), error)
 
 
-def _mean_squares(x: np.ndarray) -> tuple[float, float, float]:
-    n, k = x.shape
-    grand = x.mean()
-    rest = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + grand
-    rows = k * np.square(x.mean(1) - grand).sum() / (n - 1)
-    columns = n * np.square(x.mean(0) - grand).sum() / (k - 1)
-    return float(rows), float(columns), float(np.square(rest).sum() / ((n - 1) * (k - 1)))
+def _mean_squares(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows, columns and what is left, [...] each, of x [..., rows, columns]."""
+    n, k = x.shape[-2:]
+    row, column, grand = x.mean(-1, keepdims=True), x.mean(-2, keepdims=True), x.mean((-2, -1), keepdims=True)
+    rows = k * np.square(row - grand).sum((-2, -1)) / (n - 1)
+    columns = n * np.square(column - grand).sum((-2, -1)) / (k - 1)
+    return rows, columns, np.square(x - row - column + grand).sum((-2, -1)) / ((n - 1) * (k - 1))
 
 
-def icc(x: np.ndarray) -> tuple[float, float]:
-    """ICC(2,1) and ICC(2,k) of x [agents, k]: absolute agreement of one, and of the mean of k, random sets of scenes.
+def icc(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ICC(2,1) and ICC(2,k) of x [..., agents, k]: absolute agreement of one, and of the mean of k, random sets of
+    scenes.
 
     Two-way random effects without replication (Shrout & Fleiss 1979, p. 423).
     """
-    n, k = x.shape
+    n, k = x.shape[-2:]
     rows, columns, error = _mean_squares(x)
     single = (rows - error) / (rows + (k - 1) * error + k * (columns - error) / n)
-    return float(single), float((rows - error) / (rows + (columns - error) / n))
+    return single, (rows - error) / (rows + (columns - error) / n)
 
 
-def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Slope, intercept and R2 of the least-squares line of y on x, both [observations]."""
+def line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, intercept and R2 [...] of the least-squares line of y on x, both [..., observations]."""
     x, y = np.asarray(x, float), np.asarray(y, float)
-    dx, dy = x - x.mean(), y - y.mean()
-    slope = dx @ dy / (dx @ dx)
-    return float(slope), float(y.mean() - slope * x.mean()), float((dx @ dy) ** 2 / ((dx @ dx) * (dy @ dy)))
+    dx, dy = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    xx, xy, yy = (dx * dx).sum(-1), (dx * dy).sum(-1), (dy * dy).sum(-1)
+    slope = xy / xx
+    return slope, y.mean(-1) - slope * x.mean(-1), xy**2 / (xx * yy)
 
 
 def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
@@ -228,14 +241,16 @@ def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
     return Interval(float(fit.fe_params[1]), float(fit.fe_params[1] - half), float(fit.fe_params[1] + half), n)
 
 
-def crossing(y: np.ndarray, bar: float) -> np.ndarray:
-    """Index [n], with fractions, where y [n, U] reaches the bar first, linear between two; NaN where it never does."""
-    above = y >= bar
-    i = above.argmax(1)
-    last, now = (np.take_along_axis(y, at[:, None], 1)[:, 0] for at in ((i - 1).clip(0), i))
+def crossing(y: np.ndarray, bar: float | np.ndarray) -> np.ndarray:
+    """Index [...], with fractions, where y [..., U] reaches the bar [...] first, linear between two; NaN where it never
+    does."""
+    bar = np.asarray(bar, float)
+    above = y >= bar[..., None]
+    i = above.argmax(-1)
+    last, now = (np.take_along_axis(y, at[..., None], -1)[..., 0] for at in ((i - 1).clip(0), i))
     with np.errstate(invalid="ignore", divide="ignore"):
         place = np.where(i > 0, i - (now - bar) / (now - last), 0.0)
-    return np.where(above.any(1), place, np.nan)
+    return np.where(above.any(-1), place, np.nan)
 
 
 def prediction_interval(effects: np.ndarray, variances: np.ndarray) -> Interval:
