@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 STUDIES = ("reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage")
+RESUMES = "what was finished is stored, the same command goes on from there"
 COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
 
 _profile = click.option(
@@ -48,10 +50,12 @@ def one_line_errors(command: Callable) -> Callable:
             code, text = 2, error
         except (store.CorruptResult, book.ChapterFailed, book.BuildFailed) as error:
             code, text = 1, error
-        except (BrokenExecutor, MemoryError, OSError) as error:
+        except BrokenExecutor:
+            code, text = 1, "a worker died, perhaps for want of memory (fewer --workers need less); " + RESUMES
+        except (MemoryError, OSError) as error:
             code, text = 1, error
         except KeyboardInterrupt:
-            code, text = 130, "stopped; what was finished is stored, the same command goes on from there"
+            code, text = 130, f"stopped; {RESUMES}"
         click.echo(f"vicarious: {text}", err=True)
         sys.exit(code)
 
@@ -79,14 +83,34 @@ def app() -> None:
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one."
 )
-@click.option("--plan", is_flag=True, help="Print what is missing and what it will cost on this machine, and stop.")
+@click.option("--plan", is_flag=True, help="Measure what is missing and what it will cost on this machine, and stop.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Train on the workers of a running dask.distributed scheduler, e.g. tcp://node1:8786, which see this folder.",
+)
+@click.option(
+    "--population",
+    type=click.IntRange(1, 1024),
+    help="Agents that train as one: by default up to 64 on CUDA, 1 on a CPU.",
+)
 @one_line_errors
-def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool) -> None:
+def study(
+    name: str,
+    profile: str,
+    seeds: int | None,
+    workers: int,
+    device: str,
+    plan: bool,
+    scheduler: str | None,
+    population: int | None,
+) -> None:
     """Train what is missing of one study, or of all of them.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
     whole: stop it at any time, the same command resumes.  On a CPU every process trains one agent at a time; on CUDA
-    up to 64 train as one population, half as many where they do not fit.
+    up to 64 train as one population, half as many where they do not fit.  With --scheduler the device is the workers'
+    and has to be named if it is not the CPU: see the chapter on cost.
     """
     from . import study as lab
     from . import training
@@ -97,8 +121,25 @@ def study(name: str, profile: str, seeds: int | None, workers: int, device: str,
     if plan:
         _show_plan(cells, store, workers, device)
         return
-    count = training.fill(cells, store, workers, device)
+    todo = training.missing(cells, store)
+    if todo:
+        click.echo(_announce(todo, store, None if scheduler else max(1, workers), device), err=True)
+    with training.cluster(scheduler) if scheduler and todo else nullcontext() as executor:
+        count = training.fill(todo, store, workers, device, executor, population)
     click.echo(f"{len(cells)} cells at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
+
+
+def _announce(todo: list, store, workers: int | None, device: str) -> str:
+    """How much is missing, and how long it will take on these processes (None: on those of others)."""
+    from . import costs, training
+
+    stages = training.stages(todo, store)
+    total = sum(map(training.expected, stages))
+    if workers is None or training.resolve_device(device) != "cpu":
+        return f"{len(stages):,} results are missing, {total / 3600:,.1f} core-hours on a CPU"
+    minutes = total * costs.pace() / workers / 60
+    where = "1 process" if workers == 1 else f"{workers} processes"
+    return f"{len(stages):,} results are missing: about {minutes:,.0f} min on {where} here"
 
 
 def _show_plan(cells: list, store, workers: int, device: str) -> None:

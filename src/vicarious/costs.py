@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
 
-from . import config, models, training
+from . import config, episodes, models, training
 from .store import Store, home
 
 SHARES = {"updates": 100, "scenes": 16}  # a share is a hundredth of the updates and a sixteenth of the scenes
@@ -74,6 +75,19 @@ def measure(cells: list[config.Stage], device: str) -> dict[tuple[str, str], flo
         each = max(0.0, most - least) / (more - n) if more > n else 0.0
         found.setdefault(kind(stage), []).append(least + each * (_units(stage) - n))
     return {name: sum(seconds) / len(seconds) for name, seconds in found.items()}
+
+
+def pace() -> float:
+    """How many times longer than `training.EXPECTED` one core of this machine takes, by a second of training."""
+    data = config.Episodes(seed=0, episodes=256)
+    seen, seconds = episodes.collect(data), []
+    with training.one_thread():
+        for updates in (5, 5, 35):  # the first warms up
+            start = time.perf_counter()
+            models.train([config.Model(data=data, updates=updates)], [seen])
+            seconds.append(time.perf_counter() - start)
+    usual = training.EXPECTED["model"] / config.Model.model_fields["updates"].default
+    return (seconds[2] - seconds[1]) / 30 / usual
 
 
 def plan(cells: list[config.Stage], store: Store, device: str = "auto") -> pd.DataFrame:

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -97,6 +99,13 @@ class Store:
         self.data = Path(data or home() / "data")
         self._tables: dict[str, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
         self._checked: set[str] = set()  # published results whose manifest is theirs
+
+    def tidy(self, older: float = 3600.0) -> int:
+        """Remove what killed writers left behind more than `older` seconds ago; returns how much that was."""
+        left = [p for p in self.runs.glob(".partial-*") if time.time() - p.stat().st_mtime > older]
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(left)
 
     @cached_property
     def published(self) -> dict:
@@ -197,7 +206,10 @@ class Store:
         device: str = "cpu",
         **notes,
     ) -> None:
-        """Store a result whole: written beside its place, then renamed; if another process was first, theirs stays."""
+        """Store a result whole: written beside its place, then renamed; if another process was first, theirs stays.
+
+        Raises OSError where it cannot be written: nothing of it is left then.
+        """
         self.runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.runs))
         try:
@@ -205,7 +217,7 @@ class Store:
                 table.to_parquet(folder / f"{name}.parquet", index=False)
             if weights:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-                safetensors.torch.save_file(tensors, folder / "weights.safetensors")
+                _write_weights(tensors, folder / "weights.safetensors")
             manifest = {
                 "stage": cfg.stage,
                 "epoch": cfg.epoch,
@@ -239,7 +251,7 @@ class Store:
                 frame.to_parquet(target / f"{name}.parquet", index=False, compression="zstd")
             (target / "weights").mkdir()
             for address, tensor in tensors.items():
-                safetensors.torch.save_file(tensor, target / "weights" / f"{address}.safetensors")
+                _write_weights(tensor, target / "weights" / f"{address}.safetensors")
             files = sorted(p for p in target.rglob("*") if p.is_file())
             manifest = {
                 "files": {p.relative_to(target).as_posix(): sha256(p) for p in files},
@@ -308,3 +320,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read ({type(error).__name__})") from None
+
+
+def _write_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        safetensors.torch.save_file(tensors, path)
+    except safetensors.SafetensorError as error:  # of a full disk, too
+        raise OSError(f"{path} cannot be written: {error}") from None

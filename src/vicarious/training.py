@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pandas as pd
@@ -509,12 +510,16 @@ def fill(
 ) -> int:
     """Compute every cell that is neither published nor cached; returns how many there were.
 
-    On a CPU one job per world model, on `executor` or on `workers` processes of one thread each (0: in this process);
-    on CUDA one job per `population` of agents, one after the other in this process.  Each result is stored the moment
-    it is whole, so that a stopped study resumes where it was.
+    On a CPU one job per world model, on `workers` processes of one thread each (0: in this process); on CUDA one job
+    per `population` of agents, one after the other in this process.  With an `executor` jobs are its own, and so is the
+    device, which has to be named: `auto` is the CPU there.  Each result is stored the moment it is whole, so that a
+    stopped study resumes where it was.
     """
-    todo, device = missing(cells, store), resolve_device(device)
+    todo = missing(cells, store)
+    device = resolve_device(device) if executor is None else device.replace("auto", "cpu")
     cuda = device.startswith("cuda")
+    if todo:
+        store.tidy()
     groups = jobs(todo, population or group_size(device))
     need = prerequisites(todo, store)
     bar = Progress(list(dict.fromkeys([*need, *stages(todo, store)])), store)
@@ -527,18 +532,49 @@ def fill(
             for group in groups:
                 work(group, store.runs, store.data, device, bar.update)
             return len(todo)
-        pool = executor or ProcessPoolExecutor(min(workers, max(1, len(groups))), mp_context=get_context("spawn"))
+        pool = executor or _processes(min(workers, max(1, len(groups))))
+        futures = {pool.submit(work, group, store.runs, store.data, device) for group in groups}
         try:
-            futures = {pool.submit(work, group, store.runs, store.data, device) for group in groups}
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
                 bar.update()
                 for future in done:
                     future.result()
+        except BaseException:  # what is under way is given up: it could take minutes, and nothing finished is lost
+            for future in futures:
+                future.cancel()
+            if executor is None:
+                for process in active_children():
+                    process.terminate()
+            raise
         finally:
             if executor is None:
                 pool.shutdown(wait=True, cancel_futures=True)
     return len(todo)
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    """Local processes; Ctrl-C is for the one that waits for them."""
+    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), **deaf)
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[Executor]:
+    """Workers of a running `distributed` scheduler, which see the same files.  Raises ValueError without the package,
+    OSError where nobody answers."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("--scheduler needs the package distributed: pip install 'vicarious[cluster]'") from None
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no scheduler at {address}: start one with `dask scheduler` ({error})") from None
+    with client, client.get_executor(retries=2) as executor:
+        if not client.scheduler_info()["workers"]:
+            raise ValueError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`")
+        yield executor
 
 
 def prerequisites(todo: list[config.Stage], store: Store) -> list[config.Stage]:

@@ -1,0 +1,307 @@
+"""Claims about what no accident can lose: each fault is really injected into processes that really train."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import tiny_cells
+
+from vicarious import study, training
+from vicarious.store import Store
+
+KILLS = 50
+forked = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are injected into forked processes")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Cells, and their tables as a run gives them that nothing happens to."""
+    cells = tiny_cells(families=study.FAMILIES)
+    store = Store(tmp_path_factory.mktemp("undisturbed") / "runs", Path("/nonexistent"))
+    training.fill(cells, store, workers=0, device="cpu")
+    return cells, tables(cells, store)
+
+
+def tables(cells, store):
+    return [study.load(cells, store, name) for name in ("responses", "measures")]
+
+
+def same(cells, store, expected):
+    for one, two in zip(tables(cells, store), expected, strict=True):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def run(cells, runs, log=None, ready=None):
+    """Fill in a process of its own; its log tells every result that it began to write."""
+    store = Store(runs, Path("/nonexistent"))
+    if log is not None:
+        real = Store.write
+
+        def told(self, cfg, *args, **more):
+            with open(log, "a") as f:
+                f.write(cfg.address + "\n")
+            real(self, cfg, *args, **more)
+
+        Store.write = told
+    if ready is not None:
+        ready.wait()
+    training.fill(cells, store, workers=0, device="cpu")
+
+
+def begun(*args) -> multiprocessing.Process:
+    process = forked.Process(target=run, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def stored(runs: Path) -> set[str]:
+    return {p.name for p in runs.iterdir() if not p.name.startswith(".")} if runs.exists() else set()
+
+
+def test_killed_fifty_times_at_random_moments_a_sweep_loses_nothing(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    chance, kills, sweeps = random.Random(0), 0, 0
+    while kills < KILLS or sweeps == 0:
+        runs, log, whole = tmp_path / f"runs{sweeps}", tmp_path / f"log{sweeps}", False
+        while not whole:
+            before = stored(runs)
+            done = len(log.read_text().split()) if log.exists() else 0
+            process = begun(cells, runs, log)
+            process.join(chance.uniform(0.0, 0.4))
+            if process.is_alive() and kills < KILLS:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            process.join()
+            written = log.read_text().split()[done:] if log.exists() else []
+            assert not before & set(written), "what was whole is not made again"
+            assert len(written) == len(set(written))
+            assert len(set(written) - stored(runs)) <= 1, "only what was under way is lost"
+            whole = process.exitcode == 0
+        same(cells, Store(runs, Path("/nonexistent")), expected)
+        sweeps += 1
+    assert kills == KILLS
+
+
+def test_what_killed_writers_leave_behind_is_removed_when_it_is_old(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs = tmp_path / "runs"
+    for name, age in (("old", 7200), ("young", 0)):
+        (runs / f".partial-{name}").mkdir(parents=True)
+        (runs / f".partial-{name}" / "table.parquet").write_bytes(b"half of it")
+        os.utime(runs / f".partial-{name}", (time.time() - age,) * 2)
+    run(cells, runs)
+    assert [p.name for p in runs.glob(".partial-*")] == [".partial-young"], "another process may still be writing that"
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def cli(study_, runs, *options, **more):
+    """The command itself, on a tiny study, in a process group of its own."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from conftest import tiny_cells; from vicarious import cli, study\n"
+        f"study.STUDIES['reference'] = lambda *_: tiny_cells(families={study_!r}); cli.app()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(Path(__file__).parent),
+        "study",
+        "reference",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    env = os.environ | {"VICARIOUS_RUNS": str(runs), "VICARIOUS_HOME": str(runs.parent), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, env=env, **pipes, **more)
+
+
+def one_line(process, code: int) -> str:
+    """What it says last; it must have ended so, and without a traceback."""
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == code and "Traceback" not in told, told
+    return told.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of its own with little room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_written_is_believed(undisturbed, tiny_disk):
+    cells, expected = undisturbed
+    runs = tiny_disk / "runs"
+    told = one_line(cli(study.FAMILIES, runs, "--workers", "0"), 1)
+    assert "No space left on device" in told
+    assert not list(runs.glob(".partial-*")) and 0 < len(stored(runs)) < len(cells)
+    subprocess.run(["mount", "-o", "remount,size=100m", tiny_disk], check=True)
+    run(cells, runs)
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def test_a_read_only_directory_is_one_line(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    if os.getuid() == 0:  # whom no permission stops: a file system that cannot be written
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", runs], check=True)
+    else:
+        runs.chmod(0o555)
+    try:
+        told = one_line(cli(study.FAMILIES, runs, "--workers", "0"), 1)
+        assert ("Read-only file system" in told or "Permission denied" in told) and str(runs) in told
+        assert not list(runs.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", runs], check=True) if os.getuid() == 0 else runs.chmod(0o755)
+    run(cells, runs)
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def test_of_processes_that_race_for_the_same_cells_one_wins_each(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs, ready = tmp_path / "runs", forked.Barrier(3)
+    racing = [begun(cells, runs, tmp_path / f"log{i}", ready) for i in range(3)]
+    for process in racing:
+        process.join()
+    assert [p.exitcode for p in racing] == [0, 0, 0]
+    tried = [address for i in range(3) for address in (tmp_path / f"log{i}").read_text().split()]
+    assert len(tried) > len(set(tried)), "they did race"
+    assert stored(runs) == set(tried) and not list(runs.glob(".partial-*"))
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def test_a_dead_worker_is_one_line_and_the_next_run_goes_on(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs = tmp_path / "runs"
+    process = cli(study.FAMILIES, runs, "--workers", "2")
+    os.kill(child_of(process.pid, runs), signal.SIGKILL)
+    told = one_line(process, 1)
+    assert "a worker died" in told and "the same command goes on from there" in told
+    run(cells, runs)
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def child_of(parent: int, runs: Path) -> int:
+    """A worker process, once something has been stored."""
+    for _ in range(600):
+        if process_ids := [p for p in children(parent) if "spawn_main" in command_line(p)]:
+            if len(stored(runs)) > 1:
+                return process_ids[0]
+        time.sleep(0.05)
+    raise AssertionError("no worker in 30 s")
+
+
+def children(parent: int) -> list[int]:
+    path = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(p) for p in path.read_text().split()] if path.exists() else []
+
+
+def command_line(process: int) -> str:
+    path = Path(f"/proc/{process}/cmdline")
+    return path.read_bytes().replace(b"\0", b" ").decode() if path.exists() else ""
+
+
+def test_ctrl_c_ends_all_at_once_in_one_line_and_loses_nothing(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs = tmp_path / "runs"
+    process = cli(study.FAMILIES, runs, "--workers", "2")
+    child_of(process.pid, runs)
+    workers, start = children(process.pid), time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    told = one_line(process, 130)
+    assert "stopped" in told and time.monotonic() - start < 20
+    assert not any("spawn_main" in command_line(p) for p in workers), "no worker outlives it"
+    run(cells, runs)
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def test_stopped_and_continued_it_goes_on_as_if_nothing_had_been(undisturbed, tmp_path):
+    cells, expected = undisturbed
+    runs = tmp_path / "runs"
+    process = begun(cells, runs)
+    for _ in range(5):
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGSTOP)
+        before = stored(runs)
+        time.sleep(0.2)
+        assert stored(runs) == before, "it was really stopped"
+        os.kill(process.pid, signal.SIGCONT)
+    process.join()
+    assert process.exitcode == 0
+    same(cells, Store(runs, Path("/nonexistent")), expected)
+
+
+def test_a_study_says_beforehand_how_much_is_missing(tmp_path):
+    process = cli(("recurrent",), tmp_path / "runs", "--workers", "1")
+    out, told = process.communicate(timeout=120)
+    assert "7 results are missing: about" in told and "on 1 process here" in told
+    assert "4 cells at hand, 4 computed now" in out
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler and three workers on loopback: its address, and the workers."""
+    pytest.importorskip("distributed")
+    found, env = tmp_path / "scheduler.json", os.environ | {"OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = str(Path(__file__).parent)
+    dask, quiet = [sys.executable, "-m", "dask"], {"env": env, "stderr": subprocess.DEVNULL}
+    alone = ["--no-dashboard", "--scheduler-file", str(found)]
+    started = [subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *alone], **quiet)]
+    for _ in range(300):
+        if found.exists() and found.stat().st_size:
+            break
+        time.sleep(0.1)
+    address = json.loads(found.read_text())["address"]
+    own = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path)]
+    workers = [subprocess.Popen([*dask, *own], **quiet) for _ in range(3)]
+    yield address, workers
+    for process in (*workers, *started):
+        process.kill()
+        process.wait()
+
+
+def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_ones(scheduler, tmp_path):
+    from distributed import Client
+
+    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
+    alone, store = (Store(tmp_path / name, Path("/nonexistent")) for name in ("alone", "runs"))
+    training.fill(cells, alone, workers=0, device="cpu")
+    address, workers = scheduler
+    with Client(address) as client:
+        client.wait_for_workers(3, timeout=60)
+    at_its_death = []
+
+    def kill():
+        while len(stored(store.runs)) < 4:
+            time.sleep(0.01)
+        workers[0].kill()
+        at_its_death.append(len(stored(store.runs)))
+
+    threading.Thread(target=kill, daemon=True).start()
+    with training.cluster(address) as executor:
+        assert training.fill(cells, store, device="cpu", executor=executor) == len(cells)
+    assert workers[0].wait(10) == -signal.SIGKILL and at_its_death[0] < len(stored(store.runs))
+    same(cells, store, tables(cells, alone))
+
+
+def test_no_scheduler_is_one_line(tmp_path):
+    process = cli(("recurrent",), tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")
+    assert "no scheduler at tcp://127.0.0.1:9" in one_line(process, 1)
