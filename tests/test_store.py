@@ -12,6 +12,10 @@ from vicarious import config, study, training
 from vicarious.store import CorruptResult, Store
 
 
+def told(*values: float) -> pd.DataFrame:
+    return pd.DataFrame([("own", "self", 1.0, x) for x in values], columns=training.MEASURE)
+
+
 def test_an_address_depends_on_what_differs_from_the_defaults_and_on_the_parent():
     one = config.Model(data=config.Episodes(seed=1))
     assert one.address == config.Model(data=config.Episodes(seed=1, episodes=16384), width=256).address
@@ -47,13 +51,13 @@ def test_agents_that_differ_in_exposure_or_coupling_share_a_world_model():
 
 def write(store):
     cfg = config.Episodes(seed=1)
-    store.write(cfg, 1.0, {"measures": pd.DataFrame({"a": [1.0, 2.0]})}, {"w": torch.arange(4.0)})
+    store.write(cfg, 1.0, {"measures": told(1.0, 2.0)}, {"w": torch.arange(4.0)})
     return cfg.address
 
 
 def test_what_is_written_is_read_back(store):
     result = store.read(write(store))
-    assert result.tables["measures"].a.tolist() == [1, 2] and result.weights["w"].tolist() == [0, 1, 2, 3]
+    assert result.tables["measures"].value.tolist() == [1, 2] and result.weights["w"].tolist() == [0, 1, 2, 3]
     assert result.source == "cached" and result.manifest["stage"] == "episodes" and result.manifest["torch"]
     with pytest.raises(KeyError):
         store.read("0" * 16)
@@ -101,8 +105,8 @@ def test_nothing_partial_is_left_behind_when_writing_fails(store, monkeypatch):
 
 def test_the_first_of_two_writers_wins(store):
     address = write(store)
-    store.write(config.Episodes(seed=1), 2.0, {"measures": pd.DataFrame({"a": [9.0]})})
-    assert store.read(address).tables["measures"].a.tolist() == [1, 2]
+    store.write(config.Episodes(seed=1), 2.0, {"measures": told(9.0)})
+    assert store.read(address).tables["measures"].value.tolist() == [1, 2]
     assert [p.name for p in store.runs.iterdir()] == [address]
 
 

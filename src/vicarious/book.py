@@ -24,6 +24,7 @@ ENVIRONMENT = {
     **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"},
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
+LARGEST = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
 
@@ -248,8 +249,10 @@ def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str
     Raises ValueError in one line where the file is not that.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     shape = f"{path} must map parameters to values, and chapters to such a mapping, as in `03-similarity: {{seeds: 5}}`"
     if not isinstance(content, dict) or not content:

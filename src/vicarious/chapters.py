@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -259,7 +260,9 @@ def validate(chapter: str, given: dict[str, str]) -> Parameters:
         name = str(first["loc"][0])
         value, help_text = given.get(name), model.model_fields[name].description
         valid = "; ".join(f"{k} ({describe(model, k)})" for k in model.model_fields)
-        raise BadParameter(f"{name}={value}: {first['msg']} ({help_text}). Parameters of {chapter}: {valid}") from None
+        raise BadParameter(
+            f"{name}={_shown(value)}: {first['msg']} ({help_text}). Parameters of {chapter}: {valid}"
+        ) from None
 
 
 def describe(model: type[Parameters], name: str) -> str:
@@ -275,9 +278,16 @@ def nearness(name: str, known: Iterable[str]) -> float:
     return max((difflib.SequenceMatcher(None, name, k).ratio() for k in known), default=0.0)
 
 
+def _shown(value: str) -> str:
+    """Text as far as it fits into a line of an error."""
+    return value if len(value) <= 40 and value.isprintable() else reprlib.repr(value)
+
+
 def _unknown(what: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, 1, 0.0)
-    return f"unknown {what}: {name!r}; did you mean {near[0]!r}? There are: {', '.join(known)}"
+    if not near:
+        return f"unknown {what}: {_shown(repr(name))}; there are none"
+    return f"unknown {what}: {_shown(repr(name))}; did you mean {near[0]!r}? There are: {', '.join(known)}"
 
 
 def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Parameters:

@@ -19,16 +19,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from . import config
 from .population import precision
+
+TABLES = {  # columns of every kind of table; published ones have `address` beside them
+    "responses": "contact valence phase readout mean sd n_scenes mover similarity step",
+    "returns": "contact valence phase readout mean sd n_scenes mover similarity",
+    "measures": "measure mover similarity value",
+    "precision": "half readout kind mover similarity slope sd n_scenes set",
+    "surface": "taste purpose similarity readout slope sd n_scenes",
+    "interventions": "path mover similarity alpha readout slope",
+    "imagined": "mover similarity readout slope sd n_scenes",
+    "identity": "mover similarity bin p_self share_self n_scenes",
+    "development": "half readout kind mover similarity slope update exposure",
+    "extinction": "side kind mover similarity slope n_scenes readout withheld until update",
+    "decoupling": "side kind mover similarity slope n_scenes readout withheld until update",
+    "progress": "update loss r2 labelled different readout withheld until",
+    "unlearning": "update loss r2 labelled different readout withheld until",
+    "curves": "update exposure mover similarity slope",
+    "learning": "update exposure measure value",
+    "foresight": "taste measure value",
+    "outsiders": "readout kind mover similarity slope rho",
+    "simulations": "statistic data n rate studies",
+    "shapes": "curve noise statistic rate",
+}
+TEXT = set("contact phase readout mover measure kind taste path withheld statistic data curve address".split())
+LARGEST = {"bytes": 1 << 28, "values": 1 << 25}  # of a manifest, and in a table: several times what is published
 
 
 class CorruptResult(Exception):
@@ -43,6 +71,34 @@ class Result:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     source: str = "trained"
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^(weights/)?[a-z0-9]+\.(parquet|safetensors)$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Made(BaseModel, extra="allow"):
+    """How a result came about, as far as anything is computed from it."""
+
+    stage: str
+    parent: str | None
+    config: dict
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    commit: str
+    device: str
+
+
+class _Cached(_Made):
+    files: dict[FileName, Digest]
+
+
+class _Entry(_Made):
+    tables: list[str]
+
+
+class _Published(BaseModel):
+    files: dict[FileName, Digest]
+    results: dict[str, _Entry]
 
 
 def home() -> Path:
@@ -113,9 +169,7 @@ class Store:
         path = self.data / "manifest.json"
         if not path.exists():
             return {"files": {}, "results": {}}
-        manifest = _read_json(path)
-        if not isinstance(manifest.get("results"), dict):
-            raise CorruptResult(f"{path} is not a manifest of published results; restore it (git checkout)")
+        manifest = _read_json(path, _Published)
         for name, digest in manifest["files"].items():
             _verify(self.data / name, digest, path)
         return manifest
@@ -150,7 +204,7 @@ class Store:
             manifest, path, source = self.published["results"][address], self.data / "manifest.json", "published"
         elif self._cached(address):
             path, source = self.runs / address / "manifest.json", "cached"
-            manifest = _read_json(path)
+            manifest = _read_json(path, _Cached)
         else:
             raise KeyError(address)
         if source == "cached" or address not in self._checked:
@@ -189,7 +243,7 @@ class Store:
         if not self._cached(address):
             raise KeyError(address)
         folder = self.runs / address
-        manifest = _read_json(folder / "manifest.json")
+        manifest = _read_json(folder / "manifest.json", _Cached)
         _belongs(manifest, address, folder / "manifest.json")
         for file, digest in manifest["files"].items():
             _verify(folder / file, digest, folder / "manifest.json")
@@ -283,7 +337,7 @@ def _belongs(manifest: dict, address: str, path: Path) -> None:
     """The configuration in the manifest must give the address that was asked for."""
     try:
         found = config.STAGES[manifest["stage"]].model_validate(manifest["config"]).address
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptResult(f"{path}: no usable configuration for {address} ({type(error).__name__})") from None
     if found != address:
         raise CorruptResult(f"{path} describes {found} and not {address}; restore it or delete the result's folder")
@@ -296,30 +350,56 @@ def _verify(path: Path, digest: str, manifest: Path) -> None:
         raise CorruptResult(f"{path} does not match the SHA-256 in {manifest}; restore it (git checkout) or delete it")
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path, shape: type[BaseModel]) -> dict:
+    """A manifest of this shape."""
     try:
+        if path.stat().st_size > LARGEST["bytes"]:
+            raise ValueError(f"it has more than {LARGEST['bytes']:,} bytes")
         content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CorruptResult(
-            f"{path} cannot be read ({type(error).__name__}); restore it or delete its folder"
-        ) from None
-    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
-        raise CorruptResult(f"{path} is not a manifest; restore it or delete its folder")
+        shape.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        raise CorruptResult(f"{path} is not a manifest: {where}: {first['msg']}; restore it or delete it") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
     return content
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    """A table of the kind that its name says, and of no other columns."""
     try:
-        return pd.read_parquet(path)
+        with pq.ParquetFile(path) as file:
+            found, rows = file.schema_arrow, file.metadata.num_rows
+            if rows * len(found.names) > LARGEST["values"]:
+                raise ValueError(f"it has more than {LARGEST['values']:,} values")
+            _check_columns(path.stem, found, rows)
+            return file.read(use_threads=False).to_pandas()
     except Exception as error:
-        raise CorruptResult(f"{path} cannot be read ({type(error).__name__})") from None
+        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
+
+
+def _check_columns(name: str, found: pa.Schema, rows: int) -> None:
+    """Raises ValueError unless a table has the columns of its kind, text and numbers where they belong."""
+    if sorted(set(found.names) - {"address"}) != sorted(TABLES.get(name, "").split()):
+        raise ValueError(f"it is no table of {name}")
+    for column in found if rows else ():  # what learns nothing has measured nothing
+        text = pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)
+        text |= pa.types.is_large_string(column.type)
+        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if not (text if column.name in TEXT else number):
+            raise ValueError(f"its column {column.name} is {column.type}")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:
-        raise CorruptResult(f"{path} cannot be read ({type(error).__name__})") from None
+        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
 
 
 def _write_weights(tensors: dict[str, Tensor], path: Path) -> None:
