@@ -1,5 +1,9 @@
 """Claims about agents of other libraries that were trained on the chambers."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,3 +60,17 @@ def test_studies_have_as_many_of_each_kind_as_planned():
     named = pd.Series([study.agent_columns(c)["family"] for c in cells]).value_counts()
     assert named.to_dict() == dict.fromkeys(("ppo", "dqn", "ppo:uneventful", "dqn:uneventful"), 5)
     assert len(training.jobs(cells, 64)) == len(cells)
+
+
+def test_the_readmes_example_probes_a_freshly_trained_agent(tmp_path, monkeypatch, capsys):
+    """As it stands in the README."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = [part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "stable_baselines3" in part]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 24
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "value: own slope" in told and "empathy (value)" in told and "drifter 0.00" in told
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["scenes"] == 128 and report["gates"]["value"]["own"] > 0.02, "it has learnt something"
+    assert (tmp_path / "fingerprint.png").stat().st_size > 5000
