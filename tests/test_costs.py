@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import tiny_cells
@@ -87,3 +88,17 @@ def test_the_benchmarks_table_says_of_every_bar_whether_it_was_met():
     for bar, shown in zip(bench["bars"], costs.bars(bench)[""], strict=True):
         assert shown == ("met" if bar["ratio"] >= bar["at_least"] else "missed")
     assert len(costs.rates(bench)) == len(bench["rows"])
+
+
+def test_a_study_many_times_as_large_costs_as_many_times_as_much():
+    spent = pd.DataFrame(
+        [
+            ("model", "recurrent", "cpu", 4, 3600.0, 14400.0),
+            ("model", "vae", "gpu", 1, 1800.0, 1800.0),
+            ("heads", "recurrent", "cpu", 10, 36.0, 360.0),
+        ],
+        columns=["stage", "family", "device", "results", "each", "all"],
+    )
+    table = costs.multiplied(spent, 100, (2, 50))
+    assert table.loc["model"].tolist() == [500, 450.0, 450 / 48, 450 / 1200]
+    assert table.loc["all", "results"] == 1500 and table.loc["all", "core-hours"] == pytest.approx(460)

@@ -81,3 +81,43 @@ def test_expected_gains_are_those_of_conduct():
     assert expected["other", "value"] > expected["drifter", "value"]
     imagined = pd.DataFrame({"mover": ["other"], "readout": ["reward"], "slope": [0.1]})
     assert metrics.over_expected(imagined, expected).rho[0] == pytest.approx(0.1 / expected["other", "reward"])
+
+
+def test_agents_without_a_world_model_are_told_by_their_own_answers():
+    rows = [
+        (
+            seed,
+            family,
+            "value",
+            kind,
+            mover,
+            s,
+            0.0,
+            own * (s if mover == "other" else 0.5) * (1 if kind == "empathy" else 9),
+        )
+        for family, own in (("dqn:uneventful", 0.8), ("ppo", 0.4))
+        for seed in range(6)
+        for kind in ("empathy", "relief")
+        for mover in ("other", "drifter")
+        for s in (0.0, 0.5, 1.0)
+    ]
+    columns = ["seed", "family", "readout", "kind", "mover", "similarity", "slope", "rho"]
+    told = {"own_slope": 0.3, "value_r": 0.95, "gain": 0.1, "gain_scripted": 0.06, "gain_aimless": 0.0}
+    measures = [
+        (seed, family, name, value + 0.001 * seed)
+        for family in ("ppo", "dqn:uneventful")
+        for seed in range(6)
+        for name, value in told.items()
+    ]
+    measures += [
+        (seed, family, "passed", float(family == "ppo")) for _, family, *_ in measures[:1] for seed in range(6)
+    ]
+    measures += [(seed, "dqn:uneventful", "passed", float(seed == 3)) for seed in range(6)]
+    measures = pd.DataFrame(measures, columns=["seed", "family", "measure", "value"])
+    found = generality.outside(pd.DataFrame(rows, columns=columns), measures, 0.5)
+    assert list(found.index) == ["ppo", "dqn:uneventful"] and found.competent.tolist() == [6, 1]
+    assert found.rho["ppo"].estimate == pytest.approx(0.2) and found.rho["dqn:uneventful"].estimate == pytest.approx(
+        0.4
+    )
+    assert found.drifter["ppo"].estimate == pytest.approx(0.2) and found.orthogonal["ppo"].estimate == 0.0
+    assert found["own reward"].tolist() == pytest.approx([0.1025, 0.1025]) and (found.agents == 6).all()

@@ -125,6 +125,18 @@ def spent(cells: list[config.Stage], store: Store) -> pd.DataFrame:
     return by.agg(results="count", each="median", all="sum").reset_index()
 
 
+def multiplied(spent: pd.DataFrame, times: int, cores: tuple[int, ...]) -> pd.DataFrame:
+    """What so many times as many results would take, each as long as those at hand took on average.
+
+    spent: from `spent`.  Rows are stages and all of them; columns results, core-hours, and days on so many cores, all
+    of them busy: as long as jobs (agents) outnumber cores by far they are, since no job waits for another.
+    """
+    by = spent.groupby("stage", sort=False)[["results", "all"]].sum() * times
+    by.loc["all"] = by.sum()
+    table = pd.DataFrame({"results": by.results.astype(int), "core-hours": by["all"] / 3600})
+    return table.assign(**{f"days on {n:,} cores": table["core-hours"] / 24 / n for n in cores})
+
+
 def _free(stage: config.Stage) -> bool:
     """Whether it is a control's world model: never trained, so it costs nothing and is not published."""
     return isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained

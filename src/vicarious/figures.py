@@ -991,6 +991,32 @@ def spectra(evidence: Evidence, readout: str, names: list[str], mark: float) -> 
     return fig
 
 
+def outside(table: pd.DataFrame, evidence: Evidence, panels: dict[str, tuple[str, float]], mark: float) -> Figure:
+    """rho against similarity of agents without a world model: other in colour, drifter green, ours dashed in grey.
+
+    table: as `outsiders.measure` has it; panels: title -> family, and the exposure of our own value functions there.
+    """
+    fig, axes = _panels(len(panels), sharex=True, sharey=True)
+    t, ours = table[table.kind == "empathy"], evidence.coefficients
+    ours = ours[(ours.family == "recurrent") & (ours.readout == "value") & (ours.kind == "empathy") & (ours.kappa == 0)]
+    for i, (ax, (title, (family, exposure))) in enumerate(zip(axes, panels.items(), strict=True)):
+        own = t[t.family == family]
+        taught = ours[np.isclose(ours.exposure, exposure) & (ours.mover == "other")]
+        for rows, colour, label, line in (
+            (taught, COLOURS["pixels"], "other, value function on a world model", "--"),
+            (own[own.mover == "drifter"], COLOURS["drifter"], "drifter", ":"),
+            (own[own.mover == "other"], COLOURS["other"], "other", "-"),
+        ):
+            _band(ax, *_levels(rows, "rho"), colour, label, line)
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set_title(title)
+        similarity_axis(ax, mark)
+        ax.set(xlabel="similarity of looks" if i >= len(panels) - 2 else "")
+    fig.supylabel("rho, value", fontsize=11)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
 def properties(table: pd.DataFrame, names: dict[str, str]) -> Figure:
     """rho of every family against what its codes are like, one panel a property; table: families by columns."""
     fig, panels = _panels(len(names), sharey=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.stats
 
 from . import metrics, stats
-from .evidence import Evidence
+from .evidence import Evidence, per_seed
 from .metrics import CONTROLS
 from .stats import Interval
 
@@ -101,6 +101,38 @@ def views(e: Evidence, readout: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def outside(table: pd.DataFrame, measures: pd.DataFrame, s: float) -> pd.DataFrame:
+    """What values of agents without a world model answer, in the units of their own response to themselves.
+
+    table, measures: as `outsiders.measure` has them, of all agents.  One row a family: agents, competent, own slope and
+    correlation with V_pi, own reward per step and the scripted conduct's; and over all agents, competent or not, rho of
+    the other and of the drifter at s and of the other at orthogonal looks, with intervals.
+    """
+    t, rows = table[table.kind == "empathy"], []
+    told = measures.pivot_table(index=["family", "seed"], columns="measure", values="value")
+    for family, own in told.groupby(level="family", sort=False):
+        seeds = list(own.index.get_level_values("seed"))
+
+        def rho(mover: str, looks: float, family: str = family, seeds: list = seeds) -> stats.Interval:
+            return stats.interval(per_seed(t[(t.family == family) & (t.mover == mover)], "rho", seeds, looks))
+
+        rows.append(
+            {
+                "family": family,
+                "agents": len(seeds),
+                "competent": int(own.passed.sum()),
+                "own slope": own.own_slope.mean(),
+                "r with V_pi": own.value_r.mean(),
+                "own reward": own.gain.mean(),
+                "scripted": own.gain_scripted.mean(),
+                "rho": rho("other", s),
+                "drifter": rho("drifter", s),
+                "orthogonal": rho("other", 0.0),
+            }
+        )
+    return pd.DataFrame(rows).set_index("family").sort_index(key=lambda names: names.str.count(":"), kind="stable")
 
 
 def _mean(x: np.ndarray) -> float:

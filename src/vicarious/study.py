@@ -318,7 +318,8 @@ def scaling(
 def generality(profile: str = "paper", seeds: int | None = None) -> list[config.Stage]:
     """Cells of every family of world models at p = 0, what it imagines included, and of some in other views.
 
-    With those of the reference study that they are compared with, controls among them.
+    With those of the reference study that they are compared with, controls among them; and agents that have no world
+    model, with reference ones that are told as much.
     """
     sizes = PROFILES[profile]
     battery = config.Battery(**sizes.battery)
@@ -342,7 +343,8 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[config.
                 cells.append(config.Imagined(heads=heads(model), battery=battery))
             if seed < sizes.views and family in VIEWED:
                 cells += _viewed(model, battery, heads, probe)
-    cells += _outsiders(sizes, battery, sizes.outsiders if seeds is None else min(seeds, sizes.outsiders))
+    without = sizes.outsiders if seeds is None else min(seeds, sizes.outsiders)
+    cells += [*reference(profile, without, FAMILIES[:1], (1.0,)), *_outsiders(sizes, battery, without)]
     return list(dict.fromkeys(cells))
 
 
