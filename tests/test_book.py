@@ -3,10 +3,13 @@
 import ast
 import gzip
 import json
+import os
 import re
 import subprocess
+import time
 import tomllib
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -248,6 +251,23 @@ def test_a_failing_chapter_is_named_with_its_cell_and_error(tmp_path):
         book.execute(path, {})
     with pytest.raises(chapters.BadParameter, match="no parameter nonsense"):
         book.execute(path, {"nonsense": 1})
+
+
+def test_chapters_executed_side_by_side_leave_the_working_directory_alone(tmp_path):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    paths, before, seen = [tmp_path / str(i) / "one.ipynb" for i in range(3)], os.getcwd(), set()
+    for i, path in enumerate(paths):
+        path.parent.mkdir()
+        cell = nbformat.v4.new_code_cell(f"import time; time.sleep({i / 2})", metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), path)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(book.execute, path, {}) for path in paths]
+        while not all(future.done() for future in running):
+            seen.add(os.getcwd())
+            time.sleep(0.05)
+        for future in running:
+            future.result()
+    assert seen == {before} and os.getcwd() == before
 
 
 def test_a_chapter_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):

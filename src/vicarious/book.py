@@ -75,8 +75,7 @@ def execute(notebook: Path, parameters: dict) -> None:
                 str(notebook),
                 str(notebook),
                 parameters,
-                progress_bar=False,
-                cwd=str(notebook.parent),
+                progress_bar=False,  # and no cwd: papermill would change that of all threads
                 kernel_name="python3",
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
