@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import tiny_cells
 
-from vicarious import config, costs, study, training
+from vicarious import chapters, config, costs, study, training
 from vicarious.cli import app
 from vicarious.store import Store
 
@@ -87,7 +87,9 @@ def test_the_benchmarks_table_says_of_every_bar_whether_it_was_met():
     assert {"environment", "world model", "heads", "the study", "the book"} <= {row["group"] for row in bench["rows"]}
     for bar, shown in zip(bench["bars"], costs.bars(bench)[""], strict=True):
         assert shown == ("met" if bar["ratio"] >= bar["at_least"] else "missed")
-    assert len(costs.rates(bench)) == len(bench["rows"])
+    chapters_ = [row for row in bench["rows"] if row["group"] == costs.CHAPTERS]
+    assert len(costs.rates(bench)) == len(bench["rows"]) - len(chapters_)
+    assert len(costs.rendering(bench)) == len(chapters_) + 1 == len(chapters.CHAPTERS) + 1
 
 
 def test_a_study_many_times_as_large_costs_as_many_times_as_much():

@@ -82,8 +82,9 @@ def reward(cfg: config.Outsider, policy: Policy | None, purpose: float | None = 
 
     None: of the scripted conduct, at this purpose if one is given.
     """
-    changed = {} if purpose is None else {"purpose": purpose}
-    chambers = Chambers(cfg.data.world.model_copy(update={"eventful": 0.5, **changed}), cfg.data.seed, cfg.data.frames)
+    usual = {"eventful": config.World.model_fields["eventful"].default}
+    changed = usual if purpose is None else usual | {"purpose": purpose}
+    chambers = Chambers(cfg.data.world.model_copy(update=changed), cfg.data.seed, cfg.data.frames)
     observed, total, ends = chambers.reset(TESTED, cfg.data.seed), 0.0, False
     while not ends:
         mine = np.full(TESTED, -1) if policy is None else policy(observed)
