@@ -104,3 +104,18 @@ def test_a_study_many_times_as_large_costs_as_many_times_as_much():
     table = costs.multiplied(spent, 100, (2, 50))
     assert table.loc["model"].tolist() == [500, 450.0, 450 / 48, 450 / 1200]
     assert table.loc["all", "results"] == 1500 and table.loc["all", "core-hours"] == pytest.approx(460)
+
+
+def test_less_of_a_stage_is_expected_to_take_less():
+    (quick, paper) = (study.everything(profile, 1) for profile in ("quick", "paper"))
+    kinds = {(c.stage, costs.family(c)) for c in quick} & {(c.stage, costs.family(c)) for c in paper}
+    assert len(kinds) > 20
+    for kind in kinds:
+        small, large = (
+            max(training.expected(c) for c in cells if (c.stage, costs.family(c)) == kind) for cells in (quick, paper)
+        )
+        assert 0 < small < large or kind[0] == "foresight", kind
+    usual = config.Model(data=config.Episodes(seed=0))
+    for stage in (usual, config.Heads(model=usual), config.Codes(model=usual), config.Battery(), config.Returns()):
+        assert training.expected(stage) == pytest.approx(training.EXPECTED[stage.stage]), "as it was measured"
+    assert training.expected(usual.model_copy(update={"family": "slots"})) > 3 * training.expected(usual)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import re
 import signal
 import time
@@ -62,6 +63,7 @@ EXPECTED = {  # seconds on one core
     "shapes": 60.0,
 }
 STEP = {"ppo": 7.5e-5, "dqn": 6e-4}  # seconds on one core of one step of an outsider
+SLOWER = {"rssm": 2.0, "transformer": 1.2, "conv": 2.2, "slots": 6.0}  # families, beside the reference
 UPDATE = {"reward": 1.4e-3, "value": 1.6e-3}  # seconds on one core of one update of extinction
 
 
@@ -635,12 +637,29 @@ def expected(stage: config.Stage) -> float:
         return EXPECTED["joint"] * stage.model.updates / config.Model.model_fields["updates"].default
     if isinstance(stage, config.Curve):
         return EXPECTED["curve"] * stage.updates / config.Curve.model_fields["updates"].default
-    if not isinstance(stage, TRAINED):
-        return EXPECTED[stage.stage]
-    if isinstance(stage, config.Model) and not models.FAMILIES[stage.family].trained:
+    if isinstance(stage, config.Heads):
+        return EXPECTED["heads"] * (stage.updates + stage.reward_updates) / 12_000
+    model = stage if isinstance(stage, config.Model) else model_of(stage)
+    slower = SLOWER.get(model.family, 1.0) if model else 1.0
+    if not isinstance(stage, config.Model):
+        return EXPECTED[stage.stage] * slower * _share(stage)
+    if not models.FAMILIES[stage.family].trained:
         return 1.0
-    if getattr(stage, "stop", None):
-        return EXPECTED[stage.stage] * stage.stop / config.Model.model_fields["updates"].default
-    names = [name for name in ("updates", "reward_updates") if hasattr(stage, name)]
-    usual = sum(type(stage).model_fields[name].default for name in names)
-    return EXPECTED[stage.stage] * sum(getattr(stage, name) for name in names) / usual
+    return EXPECTED["model"] * slower * (stage.stop or stage.updates) / config.Model.model_fields["updates"].default
+
+
+def _share(stage: config.Stage) -> float:
+    """How much there is of a stage that trains no agent, beside its default: scenes, rollouts, studies."""
+
+    def share(part: config.Stage, *names: str) -> float:
+        return math.prod(getattr(part, name) / type(part).model_fields[name].default for name in names)
+
+    if isinstance(stage, config.Codes):
+        return share(stage, "fit_scenes")
+    if isinstance(stage, (config.Simulations, config.Shapes)):
+        return share(stage, "studies")
+    if isinstance(stage, config.Battery):
+        return share(stage, "scenes", "rollouts")
+    if isinstance(stage, config.Returns):
+        return share(stage.battery, "scenes", "rollouts")
+    return share(stage.battery, "scenes") if hasattr(stage, "battery") else 1.0
