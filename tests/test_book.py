@@ -433,3 +433,22 @@ def test_a_reader_can_step_through_training(variant, browser, name):
         assert page.locator("figure output").inner_text() == seen[-1]
     assert len(set(seen)) == 3 and seen[0] == "update 0"
     page.close()
+
+
+def test_what_a_variant_did_not_compute_says_so_and_nothing_else_changes(tmp_path):
+    code = nbformat.v4.new_code_cell("1", outputs=[])
+    scrapbook = {"scrapbook": {"mime_prefix": "application/papermill.record/", "name": "there"}}
+    data = {"application/papermill.record/text/plain": "'0.5'"}
+    code.outputs = [nbformat.v4.new_output("display_data", data, metadata=scrapbook)]
+    prose = nbformat.v4.new_markdown_cell("{glue:text}`there` and {glue:text}`gone` and {glue:text}`b.ipynb::far`")
+    for name, cells in (("a", [prose, code]), ("b", [nbformat.v4.new_code_cell("2")])):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    (tmp_path / "index.md").write_text("{glue:text}`a.ipynb::away`")
+    book.fill_gaps(tmp_path)
+    told = {}
+    for name in "ab":
+        for cell in nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells:
+            for output in cell.get("outputs", []):
+                told[name, output.metadata.scrapbook.name] = next(iter(output.data.values()))
+    nothing = "'(not in this variant)'"
+    assert told == {("a", "there"): "'0.5'", **dict.fromkeys([("a", "gone"), ("a", "away"), ("b", "far")], nothing)}

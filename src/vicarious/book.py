@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,26 @@ def normalise(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
+def fill_gaps(folder: Path) -> None:
+    """Give every number that prose refers to and that a variant's chapters did not compute a text that says so."""
+    wanted: dict[str, set[str]] = {}
+    pages = {path: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    prose = {path: "\n".join(c.source for c in page.cells if c.cell_type == "markdown") for path, page in pages.items()}
+    for path, text in (prose | {path: path.read_text() for path in sorted(folder.glob("*.md"))}).items():
+        for target in re.findall(r"\{glue:text\}`([^`]+)`", text):
+            name, _, key = target.rpartition("::")
+            wanted.setdefault(name or path.name, set()).add(key)
+    for path, page in pages.items():
+        code = [cell for cell in page.cells if cell.cell_type == "code"]
+        outputs = [output for cell in code for output in cell.outputs]
+        there = {output.get("metadata", {}).get("scrapbook", {}).get("name") for output in outputs}
+        for key in sorted(wanted.get(path.name, set()) - there):
+            scrapbook = {"mime_prefix": "application/papermill.record/", "name": key}
+            data = {"application/papermill.record/text/plain": "'(not in this variant)'"}
+            code[-1].outputs.append(nbformat.v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
+        nbformat.write(page, path)
+
+
 def build(source: Path, out: Path) -> Path:
     """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the warnings."""
     work = out / ".jupyter-book"
@@ -198,6 +219,8 @@ def render(
     failed = _execute_all(where, parameters, workers, say)
     if in_place:
         where = stage(out, banner)
+    if banner:
+        fill_gaps(where / "book")
     say("building pages")
     index = build(where, out)
     for make in extra:

@@ -76,8 +76,8 @@ def scores(e: Evidence, seeds: list[int], kinds: tuple[tuple[str, str], ...], s:
 
     Kinds without a true slope of their own are left out.
     """
-    if e.precision is None:
-        return np.full((len(seeds), 1, 1, 1, 2), np.nan)
+    if e.precision is None or not seeds:
+        return np.full((len(seeds), 1, len(kinds), 1, 2), np.nan)
     t, parts = e.precision[e.precision.mover == "other"], []
     for readout, kind in kinds:
         own = metrics.at_similarity(t[(t.readout == readout) & (t.kind == kind) & (t.family == "recurrent")], s)

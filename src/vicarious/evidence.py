@@ -225,7 +225,7 @@ def _wide(table: pd.DataFrame, columns: str, seeds: list[int]) -> pd.DataFrame:
 
 def per_seed(table: pd.DataFrame, value: str, seeds: list[int], s: float) -> np.ndarray:
     """`value` at similarity s of each seed, NaN where there is none."""
-    if table.empty:
+    if table[value].isna().all():
         return np.full(len(seeds), np.nan)
     found = metrics.at_similarity(table[["seed", "similarity", value]], s, value)
     return found.set_index("seed")[value].reindex(seeds).to_numpy()

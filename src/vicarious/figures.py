@@ -1007,7 +1007,8 @@ def outside(table: pd.DataFrame, evidence: Evidence, panels: dict[str, tuple[str
             (own[own.mover == "drifter"], COLOURS["drifter"], "drifter", ":"),
             (own[own.mover == "other"], COLOURS["other"], "other", "-"),
         ):
-            _band(ax, *_levels(rows, "rho"), colour, label, line)
+            if rows.rho.notna().any():
+                _band(ax, *_levels(rows, "rho"), colour, label, line)
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         ax.set_title(title)
         similarity_axis(ax, mark)
