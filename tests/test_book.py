@@ -440,7 +440,7 @@ def test_what_a_variant_did_not_compute_says_so_and_nothing_else_changes(tmp_pat
     scrapbook = {"scrapbook": {"mime_prefix": "application/papermill.record/", "name": "there"}}
     data = {"application/papermill.record/text/plain": "'0.5'"}
     code.outputs = [nbformat.v4.new_output("display_data", data, metadata=scrapbook)]
-    prose = nbformat.v4.new_markdown_cell("{glue:text}`there` and {glue:text}`gone` and {glue:text}`b.ipynb::far`")
+    prose = nbformat.v4.new_markdown_cell("{glue:text}`there:s` and {glue:text}`gone:s` and {glue:text}`b.ipynb::far`")
     for name, cells in (("a", [prose, code]), ("b", [nbformat.v4.new_code_cell("2")])):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     (tmp_path / "index.md").write_text("{glue:text}`a.ipynb::away`")

@@ -122,16 +122,18 @@ def fill_gaps(folder: Path) -> None:
     for path, text in (prose | {path: path.read_text() for path in sorted(folder.glob("*.md"))}).items():
         for target in re.findall(r"\{glue:text\}`([^`]+)`", text):
             name, _, key = target.rpartition("::")
-            wanted.setdefault(name or path.name, set()).add(key)
+            wanted.setdefault(name or path.name, set()).add(key.partition(":")[0])  # without its format
     for path, page in pages.items():
         code = [cell for cell in page.cells if cell.cell_type == "code"]
         outputs = [output for cell in code for output in cell.outputs]
         there = {output.get("metadata", {}).get("scrapbook", {}).get("name") for output in outputs}
-        for key in sorted(wanted.get(path.name, set()) - there):
+        gaps = sorted(wanted.get(path.name, set()) - there)
+        for key in gaps:
             scrapbook = {"mime_prefix": "application/papermill.record/", "name": key}
             data = {"application/papermill.record/text/plain": "'(not in this variant)'"}
             code[-1].outputs.append(nbformat.v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
-        nbformat.write(page, path)
+        if gaps:
+            nbformat.write(page, path)
 
 
 def build(source: Path, out: Path) -> Path:
