@@ -338,9 +338,8 @@ def _expected(cells: list[config.Stage], store: Store, responses: pd.DataFrame) 
 def calibrated(profile: str, store: Store) -> bool:
     """Whether the instrument passes its own tests with agents at hand."""
     cells = study.at_hand(study.calibration(profile), store)
-    asked = [
-        cell for cell in cells if type(cell) in (config.Battery, config.Responses, config.Codes)
-    ]  # all that conditions read
+    read = (config.Battery, config.Responses, config.Codes)  # what its conditions are about
+    asked = [cell for cell in cells if type(cell) in read]
     return bool(cells) and calibration.calibrated(evidence(asked, store))
 
 

@@ -534,9 +534,9 @@ def fill(
             for group in groups:
                 work(group, store.runs, store.data, device, bar.update)
             return len(todo)
-        pool = executor or _processes(min(workers, max(1, len(groups))))
-        futures = {pool.submit(work, group, store.runs, store.data, device) for group in groups}
+        pool, futures, others = executor or _processes(min(workers, max(1, len(groups)))), set(), active_children()
         try:
+            futures = {pool.submit(work, group, store.runs, store.data, device) for group in groups}
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
                 bar.update()
@@ -546,7 +546,7 @@ def fill(
             for future in futures:
                 future.cancel()
             if executor is None:
-                for process in active_children():
+                for process in set(active_children()) - set(others):  # the caller may have some of its own
                     process.terminate()
             raise
         finally:
