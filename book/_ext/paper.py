@@ -19,17 +19,17 @@ def _without_needless_scripts(app, page, template, context, doctree):
     context["script_files"] = [s for s in scripts if not any(_is(s, name) for name in needless)]
 
 
-def _with_exhibits(app, doctree, page):
-    """Under every figure what `vicarious.exhibits` glued to it: where its numbers come from, and the numbers."""
+def _with_captions(app, doctree, page):
+    """Under every figure what `vicarious.paper.site` glued to it: where its numbers come from, and the numbers."""
     glued = read_glue_cache(app.env.mystnb_config.output_folder, page)
     for figure in list(doctree.findall(nodes.figure)):
         for name in figure["names"]:
-            if f"exhibit-{name}" in glued:
-                html = "".join(glued[f"exhibit-{name}"]["data"]["text/html"])
+            if f"caption-{name}" in glued:
+                html = "".join(glued[f"caption-{name}"]["data"]["text/html"])
                 figure.parent.insert(figure.parent.index(figure) + 1, nodes.raw("", html, format="html"))
 
 
 def setup(app):
     app.connect("html-page-context", _without_needless_scripts, priority=900)
-    app.connect("doctree-resolved", _with_exhibits)
+    app.connect("doctree-resolved", _with_captions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -42,13 +42,14 @@ def one_line_errors(command: Callable) -> Callable:
 
     @wraps(command)
     def wrapped(*args, **kwargs):
-        from . import book, store
+        from .paper import book
+        from .store import CorruptResult
 
         try:
             return command(*args, **kwargs)
         except ValueError as error:
             code, text = 2, error
-        except (store.CorruptResult, book.ChapterFailed, book.BuildFailed) as error:
+        except (CorruptResult, book.ChapterFailed, book.BuildFailed) as error:
             code, text = 1, error
         except BrokenExecutor:
             code, text = 1, "a worker died, perhaps for want of memory (fewer --workers need less); " + RESUMES
@@ -67,7 +68,7 @@ def one_line_errors(command: Callable) -> Callable:
 def app() -> None:
     """Is empathy a natural consequence of learnt reward models?
 
-    Train the agents, read what they answer to the battery, render the paper.
+    Train the agents, read what they predict in the battery, render the paper.
     """
 
 
@@ -83,7 +84,7 @@ def app() -> None:
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes CUDA where there is one."
 )
-@click.option("--plan", is_flag=True, help="Measure what is missing and what it will cost on this machine, and stop.")
+@click.option("--plan", is_flag=True, help="Say what is missing and what it will cost on this machine, and stop.")
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
@@ -112,56 +113,43 @@ def study(
     up to 64 train as one population, half as many where they do not fit.  With --scheduler the device is the workers'
     and has to be named if it is not the CPU: see the chapter on cost.
     """
-    from . import study as lab
-    from . import training
+    from . import execute, pipeline
+    from .paper import studies
     from .store import Store
 
-    cells = lab.everything(profile, seeds) if name == "all" else lab.STUDIES[name](profile, seeds)
+    runs = studies.everything(profile, seeds) if name == "all" else studies.STUDIES[name](profile, seeds)
     store, start = Store(), time.perf_counter()
+    todo = pipeline.missing(runs, store)
+    processes = None if scheduler or execute.resolve_device(device) != "cpu" else max(1, workers)
+    if todo or plan:
+        _announce(runs, todo, store, processes, plan)
     if plan:
-        _show_plan(cells, store, workers, device)
         return
-    todo = training.missing(cells, store)
-    if todo:
-        click.echo(_announce(todo, store, None if scheduler else max(1, workers), device), err=True)
-    with training.cluster(scheduler) if scheduler and todo else nullcontext() as executor:
-        count = training.fill(todo, store, workers, device, executor, population)
-    click.echo(f"{len(cells)} cells at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
+    with execute.cluster(scheduler) if scheduler and todo else nullcontext() as executor:
+        count = execute.fill(todo, store, workers, device, executor, population)
+    click.echo(f"{len(runs)} runs at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
 
 
-def _announce(todo: list, store, workers: int | None, device: str) -> str:
-    """How much is missing, and how long it will take on these processes (None: on those of others)."""
-    from . import costs, training
+def _announce(runs: list, todo: list, store, processes: int | None, whole: bool) -> None:
+    """How much is missing, and how long it will take on these processes (None: on those of others, or on a GPU);
+    whole: every kind of result in a table."""
+    from . import execute, pipeline
 
-    stages = training.stages(todo, store)
-    total = sum(map(training.expected, stages))
-    if workers is None or training.resolve_device(device) != "cpu":
-        return f"{len(stages):,} results are missing, {total / 3600:,.1f} core-hours on a CPU"
-    minutes = total * costs.pace() / workers / 60
-    where = "1 process" if workers == 1 else f"{workers} processes"
-    return f"{len(stages):,} results are missing: about {minutes:,.0f} min on {where} here"
-
-
-def _show_plan(cells: list, store, workers: int, device: str) -> None:
-    from . import costs, training
-
-    if not training.missing(cells, store):
-        click.echo(f"nothing is missing: {len(cells)} cells at hand")
+    if not todo:
+        click.echo(f"nothing is missing: {len(runs)} runs at hand")
         return
-    click.echo("measuring a miniature of every kind of cell ...", err=True)
-    table = costs.plan(cells, store, device)
-    grid = Table(title="What is missing, and what it costs here", title_justify="left")
-    for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
-        grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
-    for row in table.itertuples():
-        grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
-    Console(width=None if sys.stdout.isatty() else 100).print(grid)
-    on_gpu = training.resolve_device(device).startswith("cuda")
-    count, total = 1 if on_gpu else max(1, workers), table["all"].sum()
-    where = "on the GPU" if on_gpu else f"on {count} process{'es' if count > 1 else ''}"
-    click.echo(
-        f"{table.missing.sum():,} results, {total:,.0f} core-seconds: about {total / count / 60:,.0f} min {where}"
-    )
+    table = execute.Costs(store).plan(pipeline.needed(todo, store))
+    if whole:
+        grid = Table(title="What is missing, and what it costs here", title_justify="left")
+        for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
+            grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
+        for row in table.itertuples():
+            grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
+        Console(width=None if sys.stdout.isatty() else 100).print(grid)
+    count, total = f"{table.missing.sum():,} results are missing", table["all"].sum()
+    where = "1 process" if processes == 1 else f"{processes} processes"
+    time_ = f"about {total / processes / 60:,.0f} min on {where} here" if processes else "on a CPU"
+    click.echo(f"{count}, {total:,.0f} core-seconds: {time_}", err=not whole)
 
 
 @app.command()
@@ -169,14 +157,14 @@ def _show_plan(cells: list, store, workers: int, device: str) -> None:
 @one_line_errors
 def publish(seeds: int | None) -> None:
     """Write data/: every study's tables and manifest, and the weights of the first world models and agents."""
-    from . import study as lab
-    from . import training
+    from .paper import studies
+    from .pipeline import missing
     from .store import Store
 
-    store, cells = Store(), lab.everything("paper", seeds)
-    if todo := training.missing(cells, store):
-        raise ValueError(f"{len(todo)} of {len(cells)} cells are missing: run `vicarious study` first")
-    for name, size in store.publish(*lab.publication(cells)).items():
+    store, runs = Store(), studies.everything("paper", seeds)
+    if todo := missing(runs, store):
+        raise ValueError(f"{len(todo)} of {len(runs)} runs are missing: run `vicarious study` first")
+    for name, size in store.publish(*studies.publication(runs)).items():
         click.echo(f"{size / 1e6:8.2f} MB  {name}")
 
 
@@ -193,12 +181,12 @@ def audit(number: int, whole: bool, seed: int, device: str) -> None:
     number: bit for bit where the platform is that of the manifest, else by equivalence of the mean over the sample.
     Half a minute a result, several with --whole.  Exit 1 if anything is not as published.
     """
-    from . import audit as auditor
-    from . import study as lab
-    from . import training
+    from .execute import resolve_device
+    from .paper import audit as auditor
+    from .paper import studies
     from .store import Store
 
-    if not auditor.run(lab.reference(), Store(), number, whole, seed, training.resolve_device(device), click.echo):
+    if not auditor.run(studies.reference(), Store(), number, whole, seed, resolve_device(device), click.echo):
         sys.exit(1)
 
 
@@ -212,7 +200,7 @@ def audit(number: int, whole: bool, seed: int, device: str) -> None:
     help="Frame of the observations that the agent was trained on.",
 )
 @click.option(
-    "--drawn", type=click.IntRange(0), default=0, show_default=True, help="Seed whose looks were drawn for it."
+    "--drawn", type=click.IntRange(0), default=0, show_default=True, help="Seed whose appearances were drawn for it."
 )
 @click.option("--scenes", type=click.IntRange(16, 4096), default=256, show_default=True, help="Scenes of the battery.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.json and fingerprint.png.")
@@ -223,11 +211,10 @@ def probe(target: str, view: str, drawn: int, scenes: int, out: Path | None) -> 
     MODULE:NAME (or FILE.py:NAME) is an object with predict(obs, prev_action), a torch module, a Stable-Baselines3
     model, or a function that returns one of these.  The code that it names is executed.
     """
-    from . import config
-    from . import probe as prober
+    from . import config, interop
 
     cfg = config.World(view=view)
-    report = prober.probe(prober.load(target), cfg, drawn, config.Battery(levels=7, scenes=scenes))
+    report = interop.probe(interop.load(target), cfg, drawn, config.Battery(levels=7, scenes=scenes))
     click.echo(str(report))
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -243,29 +230,31 @@ def probe(target: str, view: str, drawn: int, scenes: int, out: Path | None) -> 
 @one_line_errors
 def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     """Every preregistered prediction with estimate, interval, gate and verdict, from results at hand."""
-    from . import chapters, predictions, training
-    from . import study as lab
+    from . import config
+    from .paper import chapters, results, studies
+    from .paper import verdicts as rules
     from .store import Store
 
     store = Store()
-    wanted = (lab.at_hand(study(profile, seeds), store) for study in (lab.everything, lab.continuity, lab.reference))
-    agents = lambda cells: len({training.model_of(cell) for cell in cells})  # noqa: E731
-    cells = max(wanted, key=agents)  # the study with more of them
-    told = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
-    table = predictions.verdicts(chapters.evidence(cells, store, **told) if cells else None)
+    wanted = (studies.everything, studies.continuity, studies.reference)
+    at_hand = [results.at_hand(study(profile, seeds), store) for study in wanted]
+    runs = max(at_hand, key=lambda runs: len({run.find(config.Model) for run in runs}))  # most agents
+    where = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
+    found = results.collect(runs, store, **where) if runs else None
+    table = rules.verdicts(chapters.PREDICTIONS, found)
     if as_json:
-        click.echo(json.dumps(predictions.as_json(table), indent=1))
+        click.echo(json.dumps(rules.as_json(table), indent=1))
         return
     Console(width=None if sys.stdout.isatty() else 160).print(_verdict_table(table, profile))
-    if not cells:
+    if not runs:
         click.echo(f"no results at hand: run `vicarious study --profile {profile}`")
 
 
 def _verdict_table(table, profile: str) -> Table:
-    from .predictions import shown
+    from .paper.verdicts import readable
 
     grid = Table(title=f"Predictions ({profile}), 95% intervals over agents", title_justify="left")
-    rows = shown(table).reset_index()
+    rows = readable(table).reset_index()
     for column in rows:
         grid.add_column(column, justify="right" if column in {"estimate", "n"} else "left")
     for row in rows.to_dict("records"):
@@ -317,8 +306,9 @@ def book(
 
     A chapter that fails is named with its cell and error, keeps its stored outputs, and does not stop the others.
     """
-    from . import book as press
-    from . import chapters, store
+    from . import store
+    from .paper import book as press
+    from .paper import chapters
 
     if list_parameters:
         for chapter, model in chapters.CHAPTERS.items():

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import config, models, population, stimuli, world
+from . import battery, config, models, world
+from .battery import CONTACTS, MOVERS, PHASES, Codes
 from .models.base import mlp
-from .responses import Codes
-from .stimuli import CONTACTS, MOVERS, PHASES
+from .train import fit
 
 Rows = Iterator[tuple[str, str, float, float]]
 
@@ -66,14 +66,14 @@ def _standardised(cfg: config.Codes, model: nn.Module, codes: Codes) -> tuple[Co
 
 
 def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at looks drawn per scene."""
+    """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at appearances drawn per scene."""
     data = cfg.model.data
-    scenes = stimuli.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
-    look, codes = world.look(data.world, data.seed, device), {}
+    scenes = battery.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
+    appearance, codes = world.appearance(data.world, data.seed, device), {}
     for mover in MOVERS:
         noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
         for part in scenes.split(CHUNK):
-            obs, prev_action = stimuli.present(part.to(device), mover, None, data.world, look, noise, len(MET))
+            obs, prev_action = battery.present(part.to(device), mover, None, data.world, appearance, noise, len(MET))
             z = models.encode(model, obs, prev_action)[:, CONTACT - len(PHASES)].clone()  # not a view of all frames
             parts.append(z.view(len(MET), len(data.world.ladder), len(part), -1))
         codes[mover] = torch.cat(parts, 2)
@@ -86,7 +86,7 @@ def labels(ladder: tuple[float, ...], scenes: int) -> Tensor:
     return torch.stack([v, -v])[:, :, None].expand(-1, -1, scenes)
 
 
-def fit(
+def fit_mlps(
     x: Tensor,
     ys: dict[str, Tensor],
     cfg: config.Codes,
@@ -108,7 +108,7 @@ def fit(
             index.append(torch.randint(len(x), shape, generator=g))
         else:
             index.append(torch.multinomial(weight, cfg.updates * cfg.batch, replacement=True, generator=g).view(shape))
-    population.train(
+    fit(
         nets,
         lambda net, inputs, target: loss(net(inputs).squeeze(-1).float(), target),
         lambda rows: ([x[own] for own in rows], [y[own] for y, own in zip(ys.values(), rows, strict=True)]),
@@ -140,7 +140,7 @@ def _transfer(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
     g = world.generator(cfg.model.data.seed, "codes/permutation")
     permuted = {f"null/{i}": y[torch.randperm(len(y), generator=g)] for i in range(cfg.permutations)}
     ys = {tag: labelled.to(device) for tag, labelled in {"decoder": y, **permuted}.items()}
-    decoder, *nulls = fit(x, ys, cfg, F.mse_loss)
+    decoder, *nulls = fit_mlps(x, ys, cfg, F.mse_loss)
     within = cross_condition(decoder, at["self", 1.0], test)
     within_matched = cross_condition(decoder, at["self", 1.0], test, matched=True)
     for (mover, s), z in at.items():
@@ -204,8 +204,8 @@ def _probed(
 ) -> Iterator[tuple[str, float, float, np.ndarray, np.ndarray]]:
     """(mover, similarity, AUC, calibrated probability of self [2 K n / 2], whether it was the self) per condition.
 
-    The probe is fitted to events only (in a twin nobody meets anything), self against others of every look, balanced,
-    and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
+    The probe is fitted to events only (in a twin nobody meets anything), self against others of every appearance,
+    balanced, and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -213,7 +213,7 @@ def _probed(
     own, others = fitting["self"][0].flatten(0, 1), torch.cat([fitting[m][0].flatten(0, 1) for m in MOVERS[1:]])
     y = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
     weight = torch.where(y == 1, 1 / len(own), 1 / len(others))
-    (probe,) = fit(
+    (probe,) = fit_mlps(
         torch.cat([own, others]), {"probe": y.to(own.device)}, cfg, F.binary_cross_entropy_with_logits, weight
     )
     score = {key: probe(z[0]).squeeze(-1).cpu().numpy() for key, z in at.items()}  # [K, n]

@@ -9,16 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = TypeVar("Kind", bound="Stage")
+Flip = tuple[type, str]  # a class and the alias of one of its fields
 
 
 class Frozen(BaseModel):
     """Immutable configuration that refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def given(part: Frozen, flip: Flip | None = None) -> dict:
+    """The fields of a configuration that are not at their default, stages left out, as plain JSON.
+
+    flip: one field that counts as given where it is not, and the reverse.
+    """
+    found = {}
+    for name, field in type(part).model_fields.items():
+        value, alias = getattr(part, name), field.alias or name
+        if not isinstance(value, Stage) and (value != field.default) != (flip == (type(part), alias)):
+            found[alias] = given(value, flip) if isinstance(value, Frozen) else value
+            if found[alias] == {}:  # nothing in it is given any more
+                del found[alias]
+    for name, field in type(part).model_fields.items():  # a default changed inside of a part that is at its default
+        value, alias = getattr(part, name), field.alias or name
+        if flip and alias not in found and isinstance(value, Frozen) and flip[0] is type(value):
+            found[alias] = given(value, flip)
+    return found
 
 
 class World(Frozen):
@@ -49,31 +72,72 @@ class World(Frozen):
         return self
 
 
-class Stage(Frozen):
-    """A stage of the pipeline: its configuration, its parent, and its epoch."""
+STAGES: dict[str, type[Stage]] = {}  # by name, filled as they are defined
 
-    stage: ClassVar[str]
-    epoch: ClassVar[int]
+
+class Stage(Frozen):
+    """A stage of the pipeline: its configuration, the stages it stands on (the first is its parent), and its epoch.
+
+    always: fields that are part of the address even at their default.
+    """
+
+    stage: ClassVar[str] = ""
+    epoch: ClassVar[int] = 0
+    always: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_) -> None:
+        if cls.stage:
+            STAGES[cls.stage] = cls
+
+    @property
+    def parts(self) -> dict[str, Stage]:
+        """The stages that this one stands on directly, by field."""
+        return {name: value for name, value in self if isinstance(value, Stage)}
 
     @property
     def parent(self) -> Stage | None:
-        return None
+        return next(iter(self.parts.values()), None)
 
-    def own(self) -> dict:
-        """The stage's own fields without defaults and without the parent, as plain JSON."""
-        hidden = {name for name, field in type(self).model_fields.items() if _is_stage(field.annotation)}
-        return self.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+    def find(self, kind: type[Kind]) -> Kind | None:
+        """This stage or the nearest one that it stands on of a kind; None where there is none."""
+        if isinstance(self, kind):
+            return self
+        return next((found for part in self.parts.values() if (found := part.find(kind)) is not None), None)
+
+    def own(self, flip: Flip | None = None) -> dict:
+        """What of its configuration makes its address, its parent apart; further stages by their own addresses."""
+        further = list(self.parts.items())[1:]
+        always = {name: getattr(self, name) for name in self.always}
+        return {**given(self, flip), **always, **{name: _address(part, flip) for name, part in further}}
 
     @property
     def address(self) -> str:
         """Sixteen hexadecimal digits that name this result."""
         return _address(self)
 
+    def columns(self) -> dict[str, Any]:
+        """The whole configuration, flat: `stage.field` -> value, of this stage and all that it stands on."""
+        found = {}
+        for part in self.parts.values():
+            found |= part.columns()
+        return found | _flat(self, self.stage)
+
+    @classmethod
+    def from_columns(cls: type[Kind], row: dict[str, Any]) -> Kind:
+        """The stage whose `columns` these are.  Raises ValueError where they are not such."""
+        return cls.model_validate(_nested(cls, cls.stage, row))
+
+    def changed_default(self, address: str) -> str | None:
+        """`Class.field` if this configuration had that address before the default of one field changed."""
+        flips = [(kind, f.alias or name) for kind in _classes(self) for name, f in kind.model_fields.items()]
+        return next((f"{k.__name__}.{name}" for k, name in flips if _address(self, (k, name)) == address), None)
+
 
 @cache  # stages share their ancestors
-def _address(stage: Stage) -> str:
-    parent = stage.parent.address if stage.parent else None
-    return digest([stage.stage, stage.epoch, stage.own(), parent])
+def _address(stage: Stage, flip: Flip | None = None) -> str:
+    parent = _address(stage.parent, flip) if stage.parent else None
+    return digest([stage.stage, stage.epoch, stage.own(flip), parent])
 
 
 def digest(content) -> str:
@@ -81,8 +145,52 @@ def digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_stage(annotation) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Stage)
+def _flat(part: Frozen, prefix: str) -> dict[str, Any]:
+    found = {}
+    for name, field in type(part).model_fields.items():
+        value, key = getattr(part, name), f"{prefix}.{field.alias or name}"
+        if isinstance(value, Frozen) and not isinstance(value, Stage):
+            found |= _flat(value, key)
+        elif not isinstance(value, Stage):
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _nested(kind: type[Frozen], prefix: str, row: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, field in kind.model_fields.items():
+        key, part = f"{prefix}.{field.alias or name}", field.annotation
+        if isinstance(part, type) and issubclass(part, Frozen):
+            found[name] = _nested(part, part.stage if issubclass(part, Stage) else key, row)
+        elif row.get(key) is not None:
+            found[name] = row[key]
+    return found
+
+
+def _classes(part: Frozen) -> Iterator[type[Frozen]]:
+    """Of a configuration and all that is in it."""
+    yield type(part)
+    for _, value in part:
+        if isinstance(value, Frozen):
+            yield from _classes(value)
+
+
+def _same_chambers(battery: Battery, data: Episodes) -> None:
+    """Scenes are templates of one chamber size and ladder; appearance, view, noise and taste may differ."""
+    for name in ("size", "ladder"):
+        if getattr(battery.world, name) != getattr(data.world, name):
+            raise ValueError(
+                f"the battery's world and the episodes' have different {name}: give Battery(world=...) the same"
+            )
+
+
+class Evaluated(Stage):
+    """A stage whose agent is shown the battery."""
+
+    @model_validator(mode="after")
+    def _fits(self):
+        _same_chambers(self.battery, self.parent.find(Episodes))
+        return self
 
 
 class Episodes(Stage):
@@ -116,10 +224,6 @@ class Model(Stage):
         description="width of the recurrent state, of which the code is then a linear map; None: the code itself",
     )
 
-    @property
-    def parent(self) -> Stage:
-        return self.data
-
 
 class Foresight(Stage):
     """How well a predictive world model foresees worlds whose others have one taste or another."""
@@ -133,12 +237,8 @@ class Foresight(Stage):
     @model_validator(mode="after")
     def _knows_whose_chamber_is_where(self):
         if self.model.data.world.view != "allocentric":
-            raise ValueError("foresight of the other's place is asked of worlds in allocentric view")
+            raise ValueError("foresight of the other's place is read in worlds in allocentric view")
         return self
-
-    @property
-    def parent(self) -> Stage:
-        return self.model
 
 
 class Heads(Stage):
@@ -149,8 +249,9 @@ class Heads(Stage):
     model: Model
     exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
     kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
-    lessons: Literal["own", "shuffled", "uneventful"] = Field(
+    label_source: Literal["own", "shuffled", "uneventful"] = Field(
         "own",
+        alias="lessons",
         description="own: own reward; shuffled: that of another episode; uneventful: own reward, and only episodes "
         "without items in the other's chamber",
     )
@@ -165,13 +266,9 @@ class Heads(Stage):
     gamma: float = Field(0.8, gt=0, lt=1)
     lam: float = Field(0.95, ge=0, le=1)
 
-    @property
-    def parent(self) -> Stage:
-        return self.model
-
 
 class Battery(Stage):
-    """The stimulus battery: scene templates that every agent is shown."""
+    """The stimulus battery: scene templates that every agent is evaluated on."""
 
     stage: ClassVar[str] = "battery"
     epoch: ClassVar[int] = 1
@@ -184,34 +281,15 @@ class Battery(Stage):
     rollouts: int = Field(256, ge=1)
 
 
-class Shown(Stage):
-    """What stands on one world model and the battery that it is shown."""
-
-    model: Model
-    battery: Battery = Battery()
-
-    @model_validator(mode="after")
-    def _fits(self):
-        _same_chambers(self.battery, self.model.data)
-        return self
-
-    @property
-    def parent(self) -> Stage:
-        return self.model
-
-    def own(self) -> dict:
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"model", "battery"})
-        return {**given, "battery": self.battery.address}
-
-
-class Joint(Shown):
+class Joint(Evaluated):
     """A world model and heads of several exposures, trained together for the world model's updates and watched."""
 
     stage: ClassVar[str] = "joint"
     epoch: ClassVar[int] = 1
+    model: Model
     battery: Battery = Battery(levels=7, scenes=128)
     exposures: tuple[float, ...] = (0.0, 1.0)
-    checkpoints: int = Field(18, ge=3, description="at which the battery is shown")
+    checkpoints: int = Field(18, ge=3, description="at which the battery is evaluated")
     width: int = Field(128, ge=1, description="hidden units per layer of the heads")
     depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
     reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
@@ -225,14 +303,15 @@ class Joint(Shown):
         return Heads(exposure=exposure, **{name: getattr(self, name) for name in names})
 
 
-class Curve(Shown):
+class Curve(Evaluated):
     """Learning curves: reward models of several exposures on one frozen world model, watched while they learn."""
 
     stage: ClassVar[str] = "curve"
     epoch: ClassVar[int] = 1
+    model: Model
     battery: Battery = Battery(levels=7, scenes=128)
     exposures: tuple[float, ...] = (0.0, 0.1)
-    checkpoints: int = Field(24, ge=3, description="at which own reward and the battery are asked")
+    checkpoints: int = Field(24, ge=3, description="at which own reward and the battery are evaluated")
     width: int = Field(128, ge=1, description="hidden units per layer")
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
     updates: int = Field(3000, ge=1)
@@ -252,50 +331,23 @@ class Returns(Stage):
     epoch: ClassVar[int] = 1
     battery: Battery = Battery()
 
-    @property
-    def parent(self) -> Stage:
-        return self.battery
 
-
-def _same_chambers(battery: Battery, data: Episodes) -> None:
-    """Scenes are templates of one chamber size and ladder; look, view, noise and taste may differ."""
-    for name in ("size", "ladder"):
-        if getattr(battery.world, name) != getattr(data.world, name):
-            raise ValueError(
-                f"the battery's world and the episodes' have different {name}: give Battery(world=...) the same"
-            )
-
-
-class Responses(Stage):
-    """What one agent answers to the battery."""
+class Responses(Evaluated):
+    """What one agent predicts in the battery."""
 
     stage: ClassVar[str] = "responses"
     epoch: ClassVar[int] = 1
     heads: Heads
     battery: Battery = Battery()
 
-    @model_validator(mode="after")
-    def _fits(self):
-        _same_chambers(self.battery, self.heads.model.data)
-        return self
-
-    @property
-    def parent(self) -> Stage:
-        return self.heads
-
-    def own(self) -> dict:
-        return {"battery": self.battery.address}
-
 
 class Precision(Responses):
-    """What one agent answers to `sets` batteries of scenes that were drawn independently, by halves."""
+    """What one agent predicts in `sets` batteries of scenes that were drawn independently, by halves."""
 
     stage: ClassVar[str] = "precision"
     epoch: ClassVar[int] = 1
+    always: ClassVar[tuple[str, ...]] = ("sets",)
     sets: int = Field(4, ge=2)
-
-    def own(self) -> dict:
-        return {"battery": self.battery.address, "sets": self.sets}
 
     def drawn(self) -> list[Battery]:
         """The batteries, none of them the reference one nor the one that probes are fitted to."""
@@ -303,41 +355,37 @@ class Precision(Responses):
 
 
 class Surface(Responses):
-    """What one agent answers to others of every look, conduct and taste: `scenes` scenes of their own."""
+    """What one agent predicts for others of every appearance, conduct and taste, in `scenes` scenes of their own."""
 
     stage: ClassVar[str] = "surface"
     epoch: ClassVar[int] = 1
+    always: ClassVar[tuple[str, ...]] = ("scenes", "tastes")
     scenes: int = Field(64, ge=8)
     tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "opposite", "alien")
 
-    def own(self) -> dict:
-        return {"battery": self.battery.address, "scenes": self.scenes, "tastes": self.tastes}
-
     def drawn(self) -> Battery:
-        """The battery of these scenes: as many levels of purpose as of looks."""
+        """The battery of these scenes: as many levels of purpose as of appearance."""
         return self.battery.model_copy(update={"scenes": self.scenes, "seed": self.battery.seed + 100})
 
 
 class Interventions(Responses):
-    """What one agent answers when codes of the battery are moved along the self-other axis, or it is erased."""
+    """What one agent predicts when codes of the battery are moved along the self-other axis, or it is erased."""
 
     stage: ClassVar[str] = "interventions"
     epoch: ClassVar[int] = 1
+    always: ClassVar[tuple[str, ...]] = ("axes",)
     axes: int = Field(4, ge=1, description="random axes for comparison")
-
-    def own(self) -> dict:
-        return {"battery": self.battery.address, "axes": self.axes}
 
 
 class Imagined(Responses):
-    """What one agent answers to frames that its world model imagines: context and approach seen, contact not."""
+    """What one agent predicts for frames that its world model imagines: context and approach seen, contact not."""
 
     stage: ClassVar[str] = "imagined"
     epoch: ClassVar[int] = 1
 
 
 class Extinction(Responses):
-    """Heads that have converged on other lessons, given labels of a share `exposure` of the other's contacts.
+    """Heads that have converged on other labels, fine-tuned on labels of a share `exposure` of the other's contacts.
 
     One head goes on learning on the frozen latents, at a constant rate, for `past` times the updates in which it
     converged.  rate and batch: chosen by own-reward error alone (the project's log).
@@ -349,17 +397,13 @@ class Extinction(Responses):
     exposure: float = Field(ge=0.0, le=1.0, description="share p of the other's contact frames that is now labelled")
     withheld: Literal["nothing", "alike", "unlike", "left", "best"] = Field(
         "nothing",
-        description="others whose contacts stay without labels: those within 45 degrees of the self's looks, those "
-        "beyond, those drawn left of the glass, or contacts with the best item",
+        description="others whose contacts stay without labels: those within 45 degrees of the self's appearance, "
+        "those beyond, those drawn left of the glass, or contacts with the best item",
     )
-    past: int = Field(3, ge=1, description="times the updates of convergence")
+    past: int = Field(3, ge=1, description="times the updates of convergence: the training multiple")
     until: float = Field(1.0, gt=0, le=1, description="share of the updates after which labels of the other stop")
     rate: float = Field(1e-3, gt=0)
     batch: int = Field(16, ge=1, description="episodes per update")
-
-    def own(self) -> dict:
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"heads", "battery"})
-        return {**given, "battery": self.battery.address}
 
     @property
     def converged(self) -> int:
@@ -392,11 +436,13 @@ class Decoupling(Extinction):
         return self.heads.model_copy(update={"kappa": self.kappa, "weight_decay": self.weight_decay})
 
 
-class Codes(Shown):
+class Codes(Evaluated):
     """Similarity of one world model's codes for self and other, and who-moved identity."""
 
     stage: ClassVar[str] = "codes"
     epoch: ClassVar[int] = 2
+    model: Model
+    battery: Battery = Battery()
     width: int = Field(128, ge=1)
     depth: int = Field(2, ge=1, le=6)
     fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
@@ -415,8 +461,8 @@ class Identity(Codes):
     permutations: Literal[0] = 0
 
 
-class Outsider(Stage):
-    """An agent of another library without a world model, trained on own reward alone, and what its value answers."""
+class External(Evaluated):
+    """An agent of another library without a world model, trained on own reward alone, and what its value predicts."""
 
     stage: ClassVar[str] = "outsider"
     epoch: ClassVar[int] = 1
@@ -429,51 +475,24 @@ class Outsider(Stage):
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
     rate: float = Field(1e-3, gt=0)
 
-    @model_validator(mode="after")
-    def _fits(self):
-        _same_chambers(self.battery, self.data)
-        return self
 
-    @property
-    def parent(self) -> Stage:
-        return self.data
-
-    def own(self) -> dict:
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"data", "battery"})
-        return {**given, "battery": self.battery.address}
-
-
-class Simulations(Stage):
-    """How often the paper's statistics err on simulated studies whose truth is known."""
-
-    stage: ClassVar[str] = "simulations"
-    epoch: ClassVar[int] = 1
-    studies: int = Field(1000, ge=10)
-    agents: tuple[int, ...] = (10, 20, 40)
-    resamples: int = Field(999, ge=99)
-    seed: int = 0
-
-
-class Shapes(Stage):
-    """How often planted curves, smooth or with steps, are recognised at every level of noise."""
-
-    stage: ClassVar[str] = "shapes"
-    epoch: ClassVar[int] = 1
-    levels: int = Field(10, ge=4, description="of the dose, as below identical looks")
-    agents: int = Field(40, ge=2, description="of a study")
-    curves: int = Field(1000, ge=2, description="agents that are simulated, of whom studies are drawn")
-    studies: int = Field(1000, ge=10)
-    noise: tuple[float, ...] = Field(
-        (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), description="of a level, as a share of the curve's range"
-    )
-    seed: int = 0
-
-
-STAGES: dict[str, type[Stage]] = {
-    s.stage: s
-    for s in (
-        *(Episodes, Model, Foresight, Heads, Joint, Curve, Battery, Returns),
-        *(Responses, Precision, Surface, Interventions, Imagined, Extinction, Decoupling),
-        *(Codes, Identity, Outsider, Simulations, Shapes),
-    )
+TABLES = {  # columns of every kind of table; published ones have `address` beside them
+    "responses": "contact valence phase readout mean sd n_scenes mover similarity step",
+    "returns": "contact valence phase readout mean sd n_scenes mover similarity",
+    "measures": "measure mover similarity value",
+    "precision": "half readout kind mover similarity slope sd n_scenes set",
+    "surface": "taste purpose similarity readout slope sd n_scenes",
+    "interventions": "path mover similarity alpha readout slope",
+    "imagined": "mover similarity readout slope sd n_scenes",
+    "identity": "mover similarity bin p_self share_self n_scenes",
+    "development": "half readout kind mover similarity slope update exposure",
+    "extinction": "side kind mover similarity slope n_scenes readout withheld until update",
+    "decoupling": "side kind mover similarity slope n_scenes readout withheld until update",
+    "progress": "update loss r2 labelled different readout withheld until",
+    "unlearning": "update loss r2 labelled different readout withheld until",
+    "curves": "update exposure mover similarity slope",
+    "learning": "update exposure measure value",
+    "foresight": "taste measure value",
+    "outsiders": "readout kind mover similarity slope rho",
 }
+TEXT = set("contact phase readout mover measure kind taste path withheld statistic data curve address".split())

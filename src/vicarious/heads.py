@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from . import config, population, world
+from . import config, world
 from .episodes import Batch, labelled
 from .models import batches, split
 from .models.base import mlp
+from .train import fit, precision, stacks
 
 READOUTS = ("reward", "value")
 LATE = 0.8  # share of the updates after which held-out losses are kept, to tell whether training had converged
@@ -56,7 +57,7 @@ class Latents:
         cut = split(len(z))
         flat = z[:cut].flatten(0, -2)
         mean, scale = flat.mean(0), spread(flat)
-        dtype = torch.bfloat16 if population.precision(z.device) == "bf16" else z.dtype
+        dtype = torch.bfloat16 if precision(z.device) == "bf16" else z.dtype
         inputs = torch.empty_like(z[:cut], dtype=dtype)
         for part, source in zip(inputs.split(chunk), z[:cut].split(chunk), strict=True):
             part.copy_((source - mean) / scale)
@@ -107,9 +108,9 @@ def loss(readout: str, out: Tensor, reward: Tensor, known: Tensor, cfg: config.H
     return masked_mean((out - target).square(), exists, count)
 
 
-def alike(cfg: config.Heads) -> str:
+def batch_key(cfg: config.Heads) -> str:
     """A key that heads share exactly if they can train as one population."""
-    free = {"exposure": True, "kappa": True, "width": True, "lessons": True, "model": {"data": {"seed"}}}
+    free = {"exposure": True, "kappa": True, "width": True, "label_source": True, "model": {"data": {"seed"}}}
     return config.digest(cfg.model_dump(mode="json", exclude=free))
 
 
@@ -129,11 +130,12 @@ def train(
     frozen, with its held-out losses and R2, and as `late_...` those after the share `LATE` of its updates.
     """
     cfg, cut = cfgs[0], split(len(data[0]))
-    assert all(alike(c) == alike(cfg) for c in cfgs), "members of one shape"
+    assert all(batch_key(c) == batch_key(cfg) for c in cfgs), "members of one shape"
     members = [fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
     known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
-    rewards = [taught(c, d) for c, d in zip(cfgs, data, strict=True)]
-    shared = [(id(latents), c.lessons == "uneventful") for c, latents in zip(cfgs, z, strict=True)]  # the same batches
+    rewards = [reward_targets(c, d) for c, d in zip(cfgs, data, strict=True)]
+    # whose batches are the same
+    shared = [(id(latents), c.label_source == "uneventful") for c, latents in zip(cfgs, z, strict=True)]
 
     def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         seen = {key: (latents.inputs, own) for key, latents, own in zip(shared, z, rows, strict=True)}
@@ -144,11 +146,11 @@ def train(
             [k[own] for k, own in zip(known, rows, strict=True)],
         )
 
-    stacked = population.stacks(z[0].inputs.device) if stacked is None else stacked
+    stacked = stacks(z[0].inputs.device) if stacked is None else stacked
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
     late: list[dict[str, float]] = [{} for _ in cfgs]
 
-    def look(readout: str, update: int, last: int) -> None:
+    def evaluate_at(readout: str, update: int, last: int) -> None:
         if update == last:
             for kept, m, latents, r, k in zip(late, trained, z, rewards, known, strict=True):
                 found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
@@ -164,7 +166,7 @@ def train(
         def objective(net: nn.Module, x: Tensor, *labels: Tensor, readout: str = readout) -> Tensor:
             return loss(readout, net(x)[..., 0].float(), *labels, cfg)
 
-        population.train(
+        fit(
             [m.nets[readout] for m in trained],
             objective,
             draw,
@@ -172,7 +174,7 @@ def train(
             rate,
             cfg.weight_decay,
             stacked=stacked,
-            at={update: partial(look, readout, update, last) for update in {last, *(at or ())}},
+            at={update: partial(evaluate_at, readout, update, last) for update in {last, *(at or ())}},
             label=f"{len(cfgs)} x {readout} on {cfg.model.family}, seed {cfg.model.data.seed}",
             quiet=quiet,
         )
@@ -183,10 +185,10 @@ def train(
     ]
 
 
-def taught(cfg: config.Heads, data: Batch) -> Tensor:
+def reward_targets(cfg: config.Heads, data: Batch) -> Tensor:
     """The reward [B, T] that heads are given: the self's own, or, `shuffled`, that of an episode drawn at random."""
     reward = world.reward(data.contact, cfg.model.data.world, cfg.kappa)
-    if cfg.lessons != "shuffled":
+    if cfg.label_source != "shuffled":
         return reward
     g = world.generator(cfg.model.data.seed, "heads/shuffled")
     return reward[torch.randperm(len(reward), generator=g).to(reward.device)]
@@ -195,7 +197,7 @@ def taught(cfg: config.Heads, data: Batch) -> Tensor:
 def _rows(cfg: config.Heads, data: Batch, cut: int, updates: int) -> Tensor:
     """Episodes [updates, batch] that heads see: any, or only those in which the other's chamber holds nothing."""
     rows = batches(cfg.model.data.seed, "heads/batches", cfg.model_copy(update={"updates": updates}), cut)
-    if cfg.lessons != "uneventful":
+    if cfg.label_source != "uneventful":
         return rows
     pool = (~data.eventful[:cut]).nonzero().squeeze(1).cpu()
     return pool[rows * len(pool) // cut]

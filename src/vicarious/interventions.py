@@ -4,8 +4,8 @@ The other's code and the self's are compared in the same picture with the two bo
 then moved towards that of the other: along the axis between them, all the way, or equally far along random axes; or
 that axis is erased.  Axes are found in one half of the scenes and used in the other half.
 
-Shapes: L looks, X = 2 contacts (event, twin), K item kinds, n scenes, D latent.  Codes are standardised as the heads
-read them, at the frame from which a readout's empathy coefficient is taken.
+Shapes: L levels of appearance, X = 2 contacts (event, twin), K item kinds, n scenes, D latent.  Codes are
+standardised as the heads read them, at the frame from which a readout's empathy coefficient is taken.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import config, metrics, models, stimuli, world
+from . import battery, config, metrics, models, world
+from .battery import CONTACTS, PHASES
 from .heads import Heads
-from .stimuli import CONTACTS, PHASES
 
 MET = CONTACTS[:2]
 FRAME = {readout: next(iter(kinds["empathy"].contrast))[1] for readout, kinds in metrics.KINDS.items()}  # its phase
@@ -30,7 +30,7 @@ FRAMES = tuple(FRAME.values())
 
 @dataclass(frozen=True)
 class Pairs:
-    """Codes of the self and of the other that moves, by look, in the same picture with the bodies exchanged.
+    """Codes of the self and of the other that moves, by appearance, in the same picture with the bodies exchanged.
 
     own, other [L, X, K, n, readouts, D]; pixels [L] distance between the two pictures; side [n] of the mover's chamber.
     """
@@ -41,14 +41,14 @@ class Pairs:
     side: Tensor
 
     @classmethod
-    def of(cls, model: nn.Module, cfg: config.Battery, scenes: stimuli.Scenes, data: config.Episodes) -> Pairs:
+    def of(cls, model: nn.Module, cfg: config.Battery, scenes: battery.Scenes, data: config.Episodes) -> Pairs:
         """As a seed's world model codes them, each readout at its own frame."""
         device = scenes.pos.device
-        look, found, pixels = world.look(data.world, data.seed, device), {"self": [], "other": []}, []
+        appearance, found, pixels = world.appearance(data.world, data.seed, device), {"self": [], "other": []}, []
         shape = (len(MET), len(data.world.ladder), len(scenes))
         at = [PHASES.index(phase) - len(PHASES) for phase in FRAMES]
-        for angle in stimuli.angles(cfg.levels).to(device):
-            shown = {m: stimuli.present(scenes, m, angle, data.world, look, contacts=len(MET)) for m in found}
+        for angle in battery.angles(cfg.levels).to(device):
+            shown = {m: battery.present(scenes, m, angle, data.world, appearance, contacts=len(MET)) for m in found}
             pixels.append((shown["self"][0] - shown["other"][0])[:, at].norm(dim=-1).mean())
             for mover, seen in shown.items():
                 z = models.encode(model, *seen)[:, at]
@@ -103,7 +103,7 @@ def groups(cfg: config.Interventions, own: Tensor, other: Tensor, side: Tensor) 
         here, there = (torch.nonzero(h & (side == drawn)).squeeze(1) for h in (half, ~half))
         if len(here) and len(there):
             g = world.generator(cfg.heads.model.data.seed, f"interventions/axes/{number}")
-            below = (x[1:, :, :, there] for x in (own, other))  # identical looks have no axis
+            below = (x[1:, :, :, there] for x in (own, other))  # identical appearance have no axis
             found.append((here, Axes.of(*below, cfg.axes, g)))
     return found
 
@@ -147,13 +147,13 @@ def run(
     that raises the slope more.  Measures: as of `distances`.
     """
     rows: dict[tuple, list[tuple[int, float]]] = {}
-    measures = [("distance_pixels", "other", s, float(d)) for s, d in zip(_looks(cfg), codes.pixels, strict=True)]
+    measures = [("distance_pixels", "other", s, float(d)) for s, d in zip(_levels(cfg), codes.pixels, strict=True)]
     alphas = torch.linspace(0, 1, cfg.battery.levels, device=codes.side.device)
     for readout in metrics.KINDS:
         both = codes.read(heads, readout)
         found = groups(cfg, *both, codes.side)
         measures += distances(cfg, heads, readout, *both, codes.pixels, found, ladder)
-        for (here, axes), (level, s) in product(found, enumerate(_looks(cfg))):
+        for (here, axes), (level, s) in product(found, enumerate(_levels(cfg))):
             for path, mover, at, slope in _slopes(
                 heads, readout, *(x[level][:, :, here] for x in both), axes, alphas, ladder
             ):
@@ -164,8 +164,8 @@ def run(
     ), measures
 
 
-def _looks(cfg: config.Interventions) -> list[float]:
-    return stimuli.similarity(stimuli.angles(cfg.battery.levels))
+def _levels(cfg: config.Interventions) -> list[float]:
+    return battery.similarity(battery.angles(cfg.battery.levels))
 
 
 def _slopes(
@@ -209,14 +209,14 @@ def distances(
 
     `distance_<readout>`: mean distance of codes; `share_`: of its square, what lies along the self-other axis;
     `position_`, of other and self: mean place along it, from 0 (orthogonal other) to 1 (self beside an orthogonal
-    other).  And over all scenes below identical looks, per standard deviation of a distance over all of them:
+    other).  And over all scenes below identical appearance, per standard deviation of a distance over all of them:
     `partial_latent_` and `partial_pixels_`, slopes of a scene's response on both distances at once, and
-    `within_latent_`, on the latent distance among scenes of the same looks.
+    `within_latent_`, on the latent distance among scenes of the same appearance.
     """
     apart = (own - other).norm(dim=-1).mean((1, 2))  # [L, n]
     shown, rows = {("distance", "other"): apart.mean(1)} | _along(own, other, found), []
     for (name, mover), values in shown.items():
-        rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(_looks(cfg), values, strict=True)]
+        rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(_levels(cfg), values, strict=True)]
     y = scene_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
     scaled = [(x - x.mean()) / x.std().clamp(min=1e-9) for x in (apart[1:].double(), pixels[1:, None].double() + 0 * y)]
     design = torch.stack([torch.ones_like(y), *scaled], -1).flatten(0, 1)
@@ -228,7 +228,7 @@ def distances(
 
 
 def _along(own: Tensor, other: Tensor, found: list[Group]) -> dict[tuple[str, str], Tensor]:
-    """By look [L], means over scenes: places of other and self on the self-other axis, its share of their distance."""
+    """By level of appearance [L]: places of other and self on the self-other axis, and its share of their distance."""
     parts, counts = [], []
     for here, axes in found:
         mine, theirs = (x[:, :, :, here] @ axes.own for x in (own, other))  # [L, X, K, n]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-AGENT = ["seed", "family", "exposure", "kappa"]
+AGENT = ["seed", "family", "view", "exposure", "kappa"]
 KEYS = {  # of curves in similarity
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
-    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past"),
+    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past", "stop", "state"),
     *("model_width", "latent", "head_width", "head_depth", "episodes", "model_updates"),
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
@@ -93,7 +93,7 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
 def scene_slope(
     out: np.ndarray, kind: Kind, ladder: Sequence[float], contacts: Sequence[str], phases: Sequence[str]
 ) -> np.ndarray:
-    """Slope [n] of one kind's response on valence, scene by scene, of one readout's answers out [X, K, n, phases]."""
+    """Slope [n] of one kind's response on valence, scene by scene, of predictions out [X, K, n, phases]."""
     contrast = sum(
         sign * np.asarray(out[contacts.index(c), :, :, phases.index(p)], float)
         for (c, p), sign in kind.contrast.items()
@@ -102,18 +102,18 @@ def scene_slope(
 
 
 def scene_slopes(
-    answers: Iterable[tuple[str, float, np.ndarray]],
+    predictions: Iterable[tuple[str, float, np.ndarray]],
     ladder: Sequence[float],
     contacts: Sequence[str],
     phases: Sequence[str],
 ) -> pd.DataFrame:
     """Slopes as in `slopes`, scene by scene and then by halves of the scenes (even and odd), of one agent.
 
-    answers: (mover, similarity, [X, K, n, phases, readouts]).  Columns: half, readout, kind, mover, similarity, slope
-    (mean over the half's scenes), sd over them, n_scenes.
+    predictions: (mover, similarity, [X, K, n, phases, readouts]).  Columns: half, readout, kind, mover, similarity,
+    slope (mean over the half's scenes), sd over them, n_scenes.
     """
     rows = []
-    for mover, s, out in answers:
+    for mover, s, out in predictions:
         for r, (readout, kinds) in enumerate(KINDS.items()):
             for name, kind in kinds.items():
                 slope = scene_slope(out[..., r], kind, ladder, contacts, phases)
@@ -164,7 +164,7 @@ def nearness(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """
     kind = KINDS["value"]["empathy"]
     own = responses[(responses.readout == "value") & (responses.phase == "approach")]
-    index = [*AGENT, "mover", "similarity", "valence"]
+    index = [*[c for c in AGENT if c in own], "mover", "similarity", "valence"]
     wide = own.pivot_table(index=index, columns="contact", values="mean", observed=True)
     slope = worth(truth, "value", kind.contrast, "self")
     return ((wide["event"] - wide["twin"]) / slope).rename("rho").reset_index()
@@ -213,9 +213,10 @@ def competence(table: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
 
     table: from `coefficients`.  Columns own (own slope over truth), agreement (NaN for reward) and passed.
     """
-    own = table[(table.mover == "self") & (table.kind == "empathy")].set_index([*AGENT, "readout"]).rho.rename("own")
+    agent = [c for c in AGENT if c in table]
+    own = table[(table.mover == "self") & (table.kind == "empathy")].set_index([*agent, "readout"]).rho.rename("own")
     gate = own.reset_index()
-    r = measures[measures.measure == "value_r"].reindex(columns=[*AGENT, "value"]).set_index(AGENT)["value"]
-    gate["agreement"] = np.where(gate.readout == "value", pd.MultiIndex.from_frame(gate[AGENT]).map(r), np.nan)
+    r = measures[measures.measure == "value_r"].reindex(columns=[*agent, "value"]).set_index(agent)["value"]
+    gate["agreement"] = np.where(gate.readout == "value", pd.MultiIndex.from_frame(gate[agent]).map(r), np.nan)
     close = (gate.own - 1).abs() <= TOLERANCE
     return gate.assign(passed=close & ((gate.readout == "reward") | (gate.agreement >= AGREEMENT)))

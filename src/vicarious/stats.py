@@ -31,7 +31,14 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.estimate:z.2f} [{self.low:z.2f}, {self.high:z.2f}]" if self.n else "not estimable"
+        return f"{self:.2f}"
+
+    def __format__(self, spec: str) -> str:
+        """Each number by the format of one, `.2f` by default; what lies at infinity never happens."""
+        if not self.n:
+            return "not estimable"
+        text = lambda x: format(x, f"z{spec or '.2f'}") if np.isfinite(x) else "never"  # noqa: E731
+        return f"{text(self.estimate)} [{text(self.low)}, {text(self.high)}]" if np.isfinite(self.estimate) else "never"
 
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)

@@ -1,8 +1,10 @@
 """Results with addresses: a local cache `runs/`, and the published subset `data/` that travels with the repository.
 
 A cached result is a folder `runs/<address>/` of Parquet tables, safetensors weights and a JSON manifest with their
-SHA-256; it appears in one rename, whole or not at all.  What is published is checked against its manifest before use.
-A file that does not match is reported and left alone: it is neither used nor trained over.
+SHA-256; it appears in one rename, whole or not at all.  Published results are joined: one Parquet table of each kind,
+one of their manifests with a column for every field of their configuration, weights, and `SHA256SUMS`, which
+`sha256sum -c` understands too.  What is published is checked before use.  A file that does not match is reported and
+left alone: it is neither used nor trained over.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -32,31 +35,11 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from . import config
-from .population import precision
+from .train import precision
 
-TABLES = {  # columns of every kind of table; published ones have `address` beside them
-    "responses": "contact valence phase readout mean sd n_scenes mover similarity step",
-    "returns": "contact valence phase readout mean sd n_scenes mover similarity",
-    "measures": "measure mover similarity value",
-    "precision": "half readout kind mover similarity slope sd n_scenes set",
-    "surface": "taste purpose similarity readout slope sd n_scenes",
-    "interventions": "path mover similarity alpha readout slope",
-    "imagined": "mover similarity readout slope sd n_scenes",
-    "identity": "mover similarity bin p_self share_self n_scenes",
-    "development": "half readout kind mover similarity slope update exposure",
-    "extinction": "side kind mover similarity slope n_scenes readout withheld until update",
-    "decoupling": "side kind mover similarity slope n_scenes readout withheld until update",
-    "progress": "update loss r2 labelled different readout withheld until",
-    "unlearning": "update loss r2 labelled different readout withheld until",
-    "curves": "update exposure mover similarity slope",
-    "learning": "update exposure measure value",
-    "foresight": "taste measure value",
-    "outsiders": "readout kind mover similarity slope rho",
-    "simulations": "statistic data n rate studies",
-    "shapes": "curve noise statistic rate",
-}
-TEXT = set("contact phase readout mover measure kind taste path withheld statistic data curve address".split())
 LARGEST = {"bytes": 1 << 28, "values": 1 << 25}  # of a manifest, and in a table: several times what is published
+MANIFEST, SUMS = "manifest.parquet", "SHA256SUMS"
+SUM = re.compile(r"([0-9a-f]{64})  ((?:weights/)?[a-z0-9]+\.(?:parquet|safetensors))")
 
 
 class CorruptResult(Exception):
@@ -77,7 +60,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^(weights/)?[a-z0-9]+\.(pa
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Made(BaseModel, extra="allow"):
+class _Manifest(BaseModel, extra="allow"):
     """How a result came about, as far as anything is computed from it."""
 
     stage: str
@@ -86,19 +69,8 @@ class _Made(BaseModel, extra="allow"):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     commit: str
     device: str
-
-
-class _Cached(_Made):
-    files: dict[FileName, Digest]
-
-
-class _Entry(_Made):
-    tables: list[str]
-
-
-class _Published(BaseModel):
-    files: dict[FileName, Digest]
-    results: dict[str, _Entry]
+    files: dict[FileName, Digest] = {}
+    tables: list[str] = []
 
 
 def home() -> Path:
@@ -165,14 +137,14 @@ class Store:
 
     @cached_property
     def published(self) -> dict:
-        """The published manifest {files, results}, every file of it verified."""
-        path = self.data / "manifest.json"
+        """What is published {files: SHA-256 by name, results: manifest by address}, every file of it verified."""
+        path = self.data / SUMS
         if not path.exists():
             return {"files": {}, "results": {}}
-        manifest = _read_json(path, _Published)
-        for name, digest in manifest["files"].items():
+        files = _read_sums(path)
+        for name, digest in files.items():
             _verify(self.data / name, digest, path)
-        return manifest
+        return {"files": files, "results": _read_manifest(self.data / MANIFEST)}
 
     def _table(self, name: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """A published table with its column `address`, read once, and which of its rows belong to each."""
@@ -188,9 +160,10 @@ class Store:
             not weights or f"weights/{address}.safetensors" in self.published["files"]
         ):
             return True
-        return self._cached(address)
+        return self.cached(address)
 
-    def _cached(self, address: str) -> bool:
+    def cached(self, address: str) -> bool:
+        """Whether a result is in the cache.  Raises CorruptResult where only part of one is."""
         folder = self.runs / address
         if folder.exists() and not (folder / "manifest.json").exists():
             raise CorruptResult(
@@ -201,10 +174,10 @@ class Store:
     def manifest(self, address: str) -> tuple[dict, str]:
         """Where a result comes from, and whether it is `published` or `cached`.  Raises as `read` does."""
         if address in self.published["results"]:
-            manifest, path, source = self.published["results"][address], self.data / "manifest.json", "published"
-        elif self._cached(address):
+            manifest, path, source = self.published["results"][address], self.data / MANIFEST, "published"
+        elif self.cached(address):
             path, source = self.runs / address / "manifest.json", "cached"
-            manifest = _read_json(path, _Cached)
+            manifest = _read_json(path)
         else:
             raise KeyError(address)
         if source == "cached" or address not in self._checked:
@@ -226,7 +199,7 @@ class Store:
         return pd.concat(parts, ignore_index=True) if parts else None
 
     def _published_rows(self, address: str, name: str) -> np.ndarray:
-        manifest = self.data / "manifest.json"
+        manifest = self.data / MANIFEST
         if f"{name}.parquet" not in self.published["files"] or address not in (rows := self._table(name)[1]):
             raise CorruptResult(f"{manifest} lists {name} of {address}, which no table holds")
         return rows[address]
@@ -240,10 +213,10 @@ class Store:
             tables = {kind: frame.drop(columns="address").reset_index(drop=True) for kind, frame in own.items()}
             tensors = _read_weights(self.data / name) if name in self.published["files"] else {}
             return Result(manifest, tables, tensors, "published")
-        if not self._cached(address):
+        if not self.cached(address):
             raise KeyError(address)
         folder = self.runs / address
-        manifest = _read_json(folder / "manifest.json", _Cached)
+        manifest = _read_json(folder / "manifest.json")
         _belongs(manifest, address, folder / "manifest.json")
         for file, digest in manifest["files"].items():
             _verify(folder / file, digest, folder / "manifest.json")
@@ -276,7 +249,7 @@ class Store:
                 "stage": cfg.stage,
                 "epoch": cfg.epoch,
                 "parent": cfg.parent.address if cfg.parent else None,
-                "config": cfg.model_dump(mode="json"),
+                "config": cfg.columns(),
                 "seconds": round(seconds, 2),
                 **provenance(device),
                 **notes,
@@ -306,12 +279,10 @@ class Store:
             (target / "weights").mkdir()
             for address, tensor in tensors.items():
                 _write_weights(tensor, target / "weights" / f"{address}.safetensors")
+            pq.write_table(_manifests(results), target / MANIFEST, compression="zstd")
             files = sorted(p for p in target.rglob("*") if p.is_file())
-            manifest = {
-                "files": {p.relative_to(target).as_posix(): sha256(p) for p in files},
-                "results": {a: _entry(r) for a, r in results.items()},
-            }
-            (target / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            sums = [f"{sha256(p)}  {p.relative_to(target).as_posix()}\n" for p in files]
+            (target / SUMS).write_text("".join(sums))
             target.chmod(0o755)
             old = self.data.with_name(".replaced-data")
             if self.data.exists():
@@ -328,19 +299,50 @@ class Store:
         }
 
 
-def _entry(result: Result) -> dict:
-    """A result's manifest as it is published: its files are tables of the joint files."""
-    return {**{k: v for k, v in result.manifest.items() if k != "files"}, "tables": sorted(result.tables)}
+def _manifests(results: dict[str, Result]) -> pa.Table:
+    """One row a result: where it comes from, and `stage.field` of its whole configuration."""
+    rows = []
+    for address, result in results.items():
+        made = {k: v for k, v in result.manifest.items() if k not in ("files", "config", "tables")}
+        rows.append({"address": address, **made, "tables": sorted(result.tables), **result.manifest["config"]})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _read_manifest(path: Path) -> dict[str, dict]:
+    """Manifests by address, each with its configuration and without what does not apply to it."""
+    found = {}
+    for row in _read_table(path).to_pylist():
+        row = {k: v for k, v in row.items() if v is not None or k == "parent"}
+        made = {k: v for k, v in row.items() if "." not in k}
+        _check(path, made | {"config": {k: v for k, v in row.items() if "." in k}})
+        found[str(made.pop("address", None))] = made | {"config": {k: v for k, v in row.items() if "." in k}}
+    return found
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    """SHA-256 by file name."""
+    try:
+        lines = path.read_text().splitlines()
+    except (ValueError, OSError) as error:
+        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it") from None
+    found = [SUM.fullmatch(line) for line in lines]
+    if not all(found) or MANIFEST not in {match[2] for match in found}:
+        raise CorruptResult(f"{path} is no list of SHA-256 sums with {MANIFEST} in it; restore it (git checkout)")
+    return {match[2]: match[1] for match in found}
 
 
 def _belongs(manifest: dict, address: str, path: Path) -> None:
     """The configuration in the manifest must give the address that was asked for."""
     try:
-        found = config.STAGES[manifest["stage"]].model_validate(manifest["config"]).address
+        found = config.STAGES[manifest["stage"]].from_columns(manifest["config"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptResult(f"{path}: no usable configuration for {address} ({type(error).__name__})") from None
-    if found != address:
-        raise CorruptResult(f"{path} describes {found} and not {address}; restore it or delete the result's folder")
+    if found.address == address:
+        return
+    if changed := found.changed_default(address):
+        raise CorruptResult(f"{path}: the default of {changed} changed since {address} was made: raise its `epoch`")
+    raise CorruptResult(f"{path} describes {found.address} and not {address}; restore it or delete the result's folder")
 
 
 def _verify(path: Path, digest: str, manifest: Path) -> None:
@@ -350,44 +352,55 @@ def _verify(path: Path, digest: str, manifest: Path) -> None:
         raise CorruptResult(f"{path} does not match the SHA-256 in {manifest}; restore it (git checkout) or delete it")
 
 
-def _read_json(path: Path, shape: type[BaseModel]) -> dict:
-    """A manifest of this shape."""
+def _check(path: Path, content) -> dict:
+    """Content that is a manifest.  Raises CorruptResult."""
     try:
-        if path.stat().st_size > LARGEST["bytes"]:
-            raise ValueError(f"it has more than {LARGEST['bytes']:,} bytes")
-        content = json.loads(path.read_text())
-        shape.model_validate(content)
+        _Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:80]
         raise CorruptResult(f"{path} is not a manifest: {where}: {first['msg']}; restore it or delete it") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
     return content
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """A table of the kind that its name says, and of no other columns."""
+def _read_json(path: Path) -> dict:
+    """The manifest of a cached result."""
+    try:
+        if path.stat().st_size > LARGEST["bytes"]:
+            raise ValueError(f"it has more than {LARGEST['bytes']:,} bytes")
+        content = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
+    return _check(path, content)
+
+
+def _read_table(path: Path) -> pa.Table:
+    """A Parquet table, of the kind that its name says if it is one of `config.TABLES`."""
     try:
         with pq.ParquetFile(path) as file:
             found, rows = file.schema_arrow, file.metadata.num_rows
             if rows * len(found.names) > LARGEST["values"]:
                 raise ValueError(f"it has more than {LARGEST['values']:,} values")
-            _check_columns(path.stem, found, rows)
-            return file.read(use_threads=False).to_pandas()
+            if path.name != MANIFEST:
+                _check_columns(path.stem, found, rows)
+            return file.read(use_threads=False)
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    return _read_table(path).to_pandas()
+
+
 def _check_columns(name: str, found: pa.Schema, rows: int) -> None:
     """Raises ValueError unless a table has the columns of its kind, text and numbers where they belong."""
-    if sorted(set(found.names) - {"address"}) != sorted(TABLES.get(name, "").split()):
+    if sorted(set(found.names) - {"address"}) != sorted(config.TABLES.get(name, "").split()):
         raise ValueError(f"it is no table of {name}")
     for column in found if rows else ():  # what learns nothing has measured nothing
         text = pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)
         text |= pa.types.is_large_string(column.type)
         number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        if not (text if column.name in TEXT else number):
+        if not (text if column.name in config.TEXT else number):
             raise ValueError(f"its column {column.name} is {column.type}")
 
 

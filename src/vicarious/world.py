@@ -1,7 +1,8 @@
 """Two glass chambers, one body in each: pure functions over an immutable batched state.
 
 Items are stored as *ranks* of the ladder (1 = worst ... K = best, 0 = none), so dynamics are the same for every
-seed; which channel shows which rank, and along which axes bodies are drawn, is a `Look` and enters in `observe` alone.
+seed; which channel shows which rank, and along which axes bodies are drawn, is an
+`Appearance` and enters in `observe` alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class State:
 
     side [B] 0 = self's chamber on the left; pos [B, M] cell of each body; items [B, M, N] rank + 1 or 0;
     contact [B, M] what each body stands on and consumes in this frame (rank + 1 or 0); angle [B] of the other's
-    looks, radians; purpose [B, M]; eventful [B] bool.
+    appearance, radians; purpose [B, M]; eventful [B] bool.
     """
 
     side: Tensor
@@ -46,7 +47,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How a seed's world is drawn: axes [2, appearance] of bodies, kinds [K] channel of each rank."""
 
     axes: Tensor
@@ -59,12 +60,12 @@ def generator(seed: int, purpose: str, device: str | torch.device = "cpu") -> to
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def look(config: World, seed: int, device: str | torch.device = "cpu") -> Look:
+def appearance(config: World, seed: int, device: str | torch.device = "cpu") -> Appearance:
     """The seed's random orthonormal pair of appearance axes and its permutation of item kinds."""
     g = generator(seed, "look")
     q, r = torch.linalg.qr(torch.randn(config.appearance, config.appearance, generator=g, dtype=torch.float64))
     axes = (q * r.diagonal().sign())[:, :2].T.float()
-    return Look(axes.to(device), torch.randperm(len(config.ladder), generator=g).to(device))
+    return Appearance(axes.to(device), torch.randperm(len(config.ladder), generator=g).to(device))
 
 
 @lru_cache
@@ -103,7 +104,7 @@ def _rand(shape, g: torch.Generator) -> Tensor:
 
 
 def reset(config: World, batch: int, g: torch.Generator) -> State:
-    """Draw side, looks, conduct, positions and first items of `batch` episodes."""
+    """Draw side, appearance, conduct, positions and first items of `batch` episodes."""
     n, low, high = config.size**2, *config.other_purpose
     drifter = _rand(batch, g) < config.drifters
     other = torch.where(drifter, 0.0, low + (high - low) * _rand(batch, g))
@@ -170,7 +171,7 @@ def greedy_action(state: State, config: World, worth: Tensor, tie: Tensor) -> tu
     return (cost + 0.5 * tie).argmin(2), best.squeeze(2) > 0
 
 
-def observe(state: State, config: World, look: Look, g: torch.Generator | None = None) -> Tensor:
+def observe(state: State, config: World, appearance: Appearance, g: torch.Generator | None = None) -> Tensor:
     """Draw the state [B, H, W, C]: appearance, item kinds, glass.  `g` is needed for pixel noise only."""
     batch, s, a, k = len(state), config.size, config.appearance, len(config.ladder)
     device = state.pos.device
@@ -179,11 +180,11 @@ def observe(state: State, config: World, look: Look, g: torch.Generator | None =
     glass = left.new_full((1,), k + 1).expand(batch, s, 1)
     drawn = torch.cat([left.view(batch, s, s), glass, right.view(batch, s, s)], 2)  # what lies in every cell
     lying = torch.zeros(k + 2, a + k + 1, device=device)  # and how it is drawn: nothing, rank 0 ..., glass
-    lying[torch.arange(1, k + 1, device=device), a + look.kinds] = 1.0
+    lying[torch.arange(1, k + 1, device=device), a + appearance.kinds] = 1.0
     lying[k + 1, -1] = 1.0
     grid = torch.nn.functional.embedding(drawn.flatten(1), lying)  # [B, H * W, C]
     angle = torch.stack([torch.zeros_like(state.angle), state.angle], 1).unsqueeze(2)
-    bodies = angle.cos() * look.axes[0] + angle.sin() * look.axes[1]  # [B, M, appearance]
+    bodies = angle.cos() * appearance.axes[0] + angle.sin() * appearance.axes[1]  # [B, M, appearance]
     row, col = state.pos // s, state.pos % s
     col = col + (s + 1) * (swap.unsqueeze(1) != torch.tensor([False, True], device=device))
     cell = row * (2 * s + 1) + col

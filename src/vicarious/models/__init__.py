@@ -1,4 +1,4 @@
-"""World models behind one small interface, and the loop that trains any of them without reward.
+"""World models behind one small interface, the loop that trains any of them without reward, and how well they foresee.
 
 A family is a `WorldModel` built as `Family(cfg, features)` with
 
@@ -6,10 +6,11 @@ A family is a `WorldModel` built as `Family(cfg, features)` with
     losses(obs, prev_action, z=None) -> {name: [B, T]}      empty where nothing is trained; z: the codes, if at hand
     imagine(obs, prev_action, actions [B, H]) -> [B, H, D]  codes of H frames that follow unseen, where it can
 
-A family that samples says how many numbers a frame takes (`noise`), one that learns from own reward says so (`taught`);
-`losses` is then also given uniform noise [B, T, noise], or reward and whether it is known [B, T, 2], as `given`.
+A family that samples says how many numbers a frame takes (`noise`), one that learns from own reward says so
+(`supervised`); `losses` is then also given uniform noise [B, T, noise], or reward and whether it is known [B, T, 2], as
+`given`.
 
-Adding one takes a file beside this one and a line in `FAMILIES`.
+Adding one takes a class and a line in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -17,20 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .. import config, population, world
-from ..episodes import Batch, labelled
-from .base import WorldModel
+from .. import config, world
+from ..episodes import Batch, collect, labelled
+from ..train import fit
+from .base import Recurrent, WorldModel
 from .controls import Disjoint, EndToEnd, Oracle, Pixels, Untrained
-from .conv import Conv
-from .jepa import JEPA
-from .recurrent import Recurrent
-from .rssm import RSSM
-from .slots import Slots
-from .transformer import Transformer
-from .vae import VAE
+from .families import JEPA, RSSM, VAE, Conv, Slots, Transformer
 
 FAMILIES: dict[str, type[WorldModel]] = {
     "recurrent": Recurrent,
@@ -83,10 +80,10 @@ def train(
     if members[0].trained:
         assert all(c.family == cfg.family and c.own() == cfg.own() for c in cfgs), "members of one shape"
         inputs = [_inputs(m, c, batch) for m, c, batch in zip(members, cfgs, data, strict=True)]
-        population.train(
+        fit(
             members,
             _objective,
-            lambda rows: [list(own) for own in zip(*map(_drawn, members, inputs, rows), strict=True)],
+            lambda rows: [list(own) for own in zip(*map(_draw, members, inputs, rows), strict=True)],
             torch.stack([_rows(m, c, cut) for m, c in zip(members, cfgs, strict=True)], 1)[: cfg.stop],
             cfg.rate,
             cfg.weight_decay,
@@ -110,12 +107,12 @@ def _inputs(model: nn.Module, cfg: config.Model, data: Batch) -> list[Tensor]:
         g = world.generator(cfg.data.seed, f"noise/{cfg.family}")
         uniform = torch.rand(NOISE, cfg.data.frames, model.noise, generator=g)
         inputs.append(uniform.clamp(1e-6, 1 - 1e-6).to(data.obs.device))
-    return inputs + _lessons(model, data)
+    return inputs + _targets(model, data)
 
 
-def _lessons(model: nn.Module, data: Batch) -> list[Tensor]:
-    """Own reward and whether it is known at p = 0 [B, T, 2], for a family that is taught."""
-    if not model.taught:
+def _targets(model: nn.Module, data: Batch) -> list[Tensor]:
+    """Own reward and whether it is known at p = 0 [B, T, 2], for a family that learns from it."""
+    if not model.supervised:
         return []
     known = labelled(data, 0.0)
     return [torch.stack([world.reward(data.contact, model.world), known.float()], -1)]
@@ -129,7 +126,7 @@ def _rows(model: nn.Module, cfg: config.Model, cut: int) -> Tensor:
     return torch.cat([rows, batches(cfg.data.seed, f"noise/{cfg.family}/batches", cfg, NOISE)], 1)
 
 
-def _drawn(model: nn.Module, inputs: list[Tensor], rows: Tensor) -> list[Tensor]:
+def _draw(model: nn.Module, inputs: list[Tensor], rows: Tensor) -> list[Tensor]:
     """A batch of every input by a row [N] or [2 N] of `_rows`."""
     own, sampled = rows.chunk(2) if model.noise else (rows, rows)
     return [x[at] for x, at in zip(inputs, (own, own, sampled), strict=False)]
@@ -143,7 +140,7 @@ def batches(seed: int, purpose: str, cfg: config.Model | config.Heads, cut: int)
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Batch) -> dict[str, float]:
     """Mean of each named loss over held-out episodes."""
-    given = dict(zip(("given",), _lessons(model, data), strict=False))
+    given = dict(zip(("given",), _targets(model, data), strict=False))
     return {name: float(loss.mean()) for name, loss in model.losses(data.obs, data.prev_action, **given).items()}
 
 
@@ -158,3 +155,30 @@ def encode(model: nn.Module, obs: Tensor, prev_action: Tensor, chunk: int = 1024
         out[start : start + len(z)] = z
         start += len(z)
     return out
+
+
+def foresight(cfg: config.Foresight, model: nn.Module, device: str = "cpu") -> pd.DataFrame:
+    """Losses in eventful episodes of every taste whose other is purposeful: taste, measure, value.
+
+    Beside the family's own losses `place`: squared error of where the other is drawn in the next frame.
+    """
+    rows = []
+    for taste in cfg.tastes:
+        seen = cfg.model.data.world.model_copy(update={"taste": taste})
+        test = cfg.model.data.model_copy(update={"world": seen, "episodes": cfg.episodes})
+        data = collect(test, device, purpose="test")
+        data = data[data.eventful & ~data.drifter]
+        losses = evaluate(model, data) | {"place": place_error(model, cfg.model.data.world, data)}
+        rows += [(taste, name, loss) for name, loss in losses.items()]
+    return pd.DataFrame(rows, columns=["taste", "measure", "value"])
+
+
+@torch.no_grad()
+def place_error(model: nn.Module, cfg: config.World, data: Batch) -> float:
+    """Mean squared error, summed over cells and channels, of the other's body in the next frame."""
+    n = cfg.size
+    z = encode(model, data.obs, data.prev_action)
+    wrong = (model.predict(z[:, :-1], data.prev_action[:, 1:]) - data.obs[:, 1:]).square()
+    wrong = wrong.view(*wrong.shape[:2], *world.grid(cfg), -1)[..., : cfg.appearance]
+    right, left = wrong[..., n + 1 :, :].sum((-3, -2, -1)), wrong[..., :n, :].sum((-3, -2, -1))
+    return float(torch.where(data.side[:, None] == 0, right, left).mean())

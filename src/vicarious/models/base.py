@@ -1,4 +1,4 @@
-"""What world models have in common: layers, and the losses and imagination of those that predict observations."""
+"""What world models have in common: layers, losses and imagination of predictive ones; and the reference family."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import config
 from ..world import ACTIONS
 
 CODED = len(ACTIONS) + 1  # values of a previous action: none yet, or one of five
@@ -58,12 +59,12 @@ class WorldModel(nn.Module):
     """What the training loop asks of a family.
 
     trained: whether there is anything to train; noise: uniform numbers that it takes for every frame it learns from;
-    taught: whether it learns from own reward (a control, then).
+    supervised: whether it learns from own reward (a control, then).
     """
 
     trained: bool = True
     noise: int = 0
-    taught: bool = False
+    supervised: bool = False
 
 
 class Predictive(WorldModel):
@@ -120,3 +121,23 @@ class Dynamics(nn.Module):
             done = torch.cat([done, action[:, None]], 1)
             z = torch.cat([z, self(z, done)[:, -1:, :latent]], 1)
         return z[:, -actions.shape[1] :]
+
+
+class Recurrent(Predictive):
+    """The reference: encoder -> GRU -> decoder of o_t and predictor of o_{t+1} given a_t.
+
+    z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}, or a linear map of it (`cfg.state`).
+    """
+
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
+        state = cfg.state or cfg.latent
+        self.encoder = mlp(features, cfg.width, state)
+        self.cell = GRU(state + CODED, state)
+        self.code = nn.Linear(state, cfg.latent) if cfg.state else nn.Identity()
+        self.decoder = mlp(cfg.latent, cfg.width, features)
+        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
+        return self.code(self.cell(torch.cat([F.silu(self.encoder(obs)), coded(prev_action, obs)], -1)))

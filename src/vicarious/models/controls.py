@@ -1,5 +1,5 @@
 """Control families: no world model at all (`Pixels`), one that never learnt (`Untrained`), one that only learns reward
-(`EndToEnd`), and two that are told who is who (`Oracle`, `Disjoint`)."""
+(`EndToEnd`), and two that are privileged to know who is who (`Oracle`, `Disjoint`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import config
-from .base import CODED, GRU, WorldModel, coded, mlp
-from .recurrent import Recurrent
+from .base import CODED, GRU, Recurrent, WorldModel, coded, mlp
 
 FRAMES = 3
 
@@ -40,7 +39,7 @@ class Untrained(Recurrent):
 class EndToEnd(WorldModel):
     """The reference encoder shaped by nothing but a reward model's own error, at p = 0: no model of the world."""
 
-    taught = True
+    supervised = True
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
@@ -66,11 +65,11 @@ def chambers(obs: Tensor, cfg: config.World) -> tuple[Tensor, Tensor]:
     return tuple(half.flatten(-3, -2) for half in (grid[..., :s, :], grid[..., s + 1 :, :]))
 
 
-def _told(cfg: config.Model) -> config.World:
+def _privileged(cfg: config.Model) -> config.World:
     """The world of a family that must know whose chamber is whose.  Raises ValueError where its view hides that."""
     if cfg.data.world.view != "left" or cfg.data.world.noise:
         raise ValueError(
-            f"the family {cfg.family} needs a world with view='left' and no pixel noise: it is told who is who"
+            f"the family {cfg.family} needs a world with view='left' and no pixel noise: it knows who is who"
         )
     return cfg.data.world
 
@@ -82,7 +81,7 @@ class Oracle(WorldModel):
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.world = _told(cfg)
+        self.world = _privileged(cfg)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> [B, T, F + M K]."""
@@ -102,7 +101,7 @@ class Disjoint(WorldModel):
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.world = _told(cfg)
+        self.world = _privileged(cfg)
         state = cfg.state and cfg.state // 2
         half = cfg.model_copy(update={"latent": cfg.latent // 2, "width": cfg.width // 2, "state": state})
         seen = features // (2 * self.world.size + 1) * self.world.size  # the glass between is left out

@@ -1,0 +1,90 @@
+"""Pictures that the library itself makes: a frame of the chambers, and the fingerprint of an agent."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Polygon, Rectangle
+
+from .world import State
+
+BODIES = {"self": "#1f6fb4", "other": "#d9622b", "drifter": "#5b8c5a"}  # their colours, everywhere
+ITEMS = {1.0: "#2a9d4a", 0.5: "#8cc99a", 0.0: "#c9a227", -0.5: "#d98a8a", -1.0: "#b3262e"}
+
+
+def blend(angle: float, drifter: bool = False) -> tuple:
+    """Colour of a body whose appearance is `angle` radians away from the self's."""
+    near, far = (np.array(to_rgb(c)) for c in (BODIES["self"], BODIES["drifter" if drifter else "other"]))
+    return tuple(near + (far - near) * min(1.0, angle / (np.pi / 2)))
+
+
+def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, drifter: bool = False) -> None:
+    """One frame of both chambers as a picture: bodies are discs, items triangles, glass a grey wall."""
+    size = round(state.items.shape[2] ** 0.5)
+    side = int(state.side[index])
+    for column in range(2 * size + 1):
+        for row in range(size):
+            wall = column == size
+            ax.add_patch(
+                Rectangle(
+                    (column, row),
+                    1,
+                    1,
+                    fc="#c8d4dc" if wall else "#fafafa",
+                    ec="#c8d4dc" if wall else "#d8d8d8",
+                    lw=0.6,
+                )
+            )
+    for body in range(2):
+        offset = (size + 1) * (side ^ body)
+        for cell, kind in enumerate(state.items[index, body].tolist()):
+            if kind:
+                _item(ax, cell % size + offset, cell // size, ladder[kind - 1])
+        cell = int(state.pos[index, body])
+        colour = blend(float(state.angle[index]), drifter) if body else BODIES["self"]
+        ax.add_patch(
+            Circle((cell % size + offset + 0.5, cell // size + 0.5), 0.32, fc=colour, ec="black", lw=0.8, zorder=2)
+        )
+        label = ("D" if drifter else "O") if body else "S"
+        ax.text(
+            cell % size + offset + 0.5,
+            cell // size + 0.5,
+            label,
+            ha="center",
+            va="center",
+            color="white",
+            size=8,
+            zorder=4,
+            weight="bold",
+        )
+    ax.set(xlim=(-0.05, 2 * size + 1.05), ylim=(size + 0.05, -0.05), aspect="equal")
+    ax.axis("off")
+
+
+def _item(ax: Axes, x: float, y: float, valence: float) -> None:
+    """An item on its cell's floor: a triangle up if good, down if bad, a square if worthless."""
+    colour = ITEMS.get(valence, "#888888")
+    if valence == 0:
+        ax.add_patch(Rectangle((x + 0.62, y + 0.62), 0.3, 0.3, fc=colour, ec="black", lw=0.6, zorder=3))
+        return
+    top, bottom = (0.58, 0.94) if valence > 0 else (0.94, 0.58)
+    points = [(x + 0.77, y + top), (x + 0.59, y + bottom), (x + 0.95, y + bottom)]
+    ax.add_patch(Polygon(points, fc=colour, ec="black", lw=0.6, zorder=3))
+
+
+def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
+    """Agents side by side: rows are kinds, columns movers from the self to the unlike; title -> table of rho."""
+    fig, axes = plt.subplots(1, len(agents), figsize=(4.6 * len(agents), 2.9), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], agents.items(), strict=True):
+        sns.heatmap(
+            table, vmin=-1.2, vmax=1.2, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax
+        )
+        ax.axvline(1, color="white", lw=4)
+        ax.set(title=title, xlabel="", ylabel="")
+        ax.tick_params(labelsize=8, rotation=0)
+    return fig

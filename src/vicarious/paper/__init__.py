@@ -1,0 +1,1 @@
+"""This paper: its studies, rules and chapters, on top of the library."""

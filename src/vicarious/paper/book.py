@@ -1,0 +1,332 @@
+"""Rendering the paper: stage its files, execute chapters with papermill, build the pages with jupyter-book."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from .. import store
+from . import chapters
+
+KEEP_METADATA = {"kernelspec", "language_info"}
+ENVIRONMENT = {
+    **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"},
+    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+}
+LARGEST = 1 << 14  # bytes of a parameter file
+KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
+
+
+class ChapterFailed(Exception):
+    """A chapter stopped at an error: names the chapter, the cell and the error."""
+
+
+class BuildFailed(Exception):
+    """jupyter-book reported a warning or an error."""
+
+
+def stage(out: Path, banner: str | None) -> Path:
+    """Copy the book's sources into `out/source`; a banner is shown on top of every page.  Returns that folder."""
+    root, source, mark = store.home(), out / "source", out / ".gitignore"
+    if out.is_relative_to(root / "book") or (out.exists() and any(out.iterdir()) and not mark.exists()):
+        raise ValueError(f"{out} holds other things; choose an empty or new folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    mark.write_text("# a rendered book: made by `vicarious book`, made anew by it\n*\n")
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir()
+    shutil.copytree(
+        root / "book",
+        source / "book",
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
+    )
+    shutil.copy(root / "_toc.yml", source)
+    settings = yaml.safe_load((root / "_config.yml").read_text())
+    if banner:
+        settings["sphinx"]["config"].setdefault("html_theme_options", {})["announcement"] = banner
+    (source / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    return source
+
+
+def execute(notebook: Path, parameters: dict) -> None:
+    """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    known = papermill.inspect_notebook(str(notebook))
+    if strange := set(parameters) - set(known):
+        raise chapters.BadParameter(
+            f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
+        )
+    try:
+        with tempfile.TemporaryDirectory() as sockets:  # in the file system: nothing on the network
+            papermill.execute_notebook(
+                str(notebook),
+                str(notebook),
+                parameters,
+                progress_bar=False,  # and no cwd: papermill would change that of all threads
+                kernel_name="python3",
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
+    except papermill.PapermillExecutionError as error:
+        raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise ChapterFailed(f"{notebook.stem}: its kernel died; is there enough memory?") from None
+    normalise(notebook)
+
+
+@contextlib.contextmanager
+def surroundings():
+    """The environment in which chapters are executed, whoever starts it: one thread each, where results are."""
+    before = dict(os.environ)
+    where = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs.resolve()}
+    os.environ.update(ENVIRONMENT | {name: str(path) for name, path in where.items()})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def normalise(notebook: Path) -> None:
+    """Make a notebook depend on its sources alone: parameters as declared, no timings, no run metadata, cell ids by
+    position."""
+    content = nbformat.read(notebook, as_version=4)
+    model = chapters.CHAPTERS.get(notebook.stem)
+    for cell in content.cells:
+        if "parameters" in cell.metadata.get("tags", []) and model is not None:
+            cell.source = chapters.declaration(model)
+    content.metadata = {k: v for k, v in content.metadata.items() if k in KEEP_METADATA}
+    content.metadata.get("language_info", {}).pop("version", None)
+    for index, cell in enumerate(content.cells):
+        cell.id = f"cell-{index:02d}"
+        kept = {k: v for k, v in cell.metadata.items() if k in {"tags", "mystnb"} and v}
+        cell.metadata = nbformat.from_dict(kept)
+        for output in cell.get("outputs", []):
+            if "metadata" in output:  # text has none
+                output.metadata = {k: v for k, v in output.metadata.items() if k == "scrapbook"}
+    nbformat.write(content, notebook)
+
+
+def fill_gaps(folder: Path) -> None:
+    """Give every number that prose refers to and that a variant's chapters did not compute a text that says so."""
+    wanted = chapters.numbers_shown(folder)
+    pages = {path: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    for path, page in pages.items():
+        code = [cell for cell in page.cells if cell.cell_type == "code"]
+        outputs = [output for cell in code for output in cell.outputs]
+        there = {output.get("metadata", {}).get("scrapbook", {}).get("name") for output in outputs}
+        gaps = sorted(wanted.get(path.name, set()) - there)
+        for key in gaps:
+            scrapbook = {"mime_prefix": "application/papermill.record/", "name": key}
+            data = {"application/papermill.record/text/plain": "'(not in this variant)'"}
+            code[-1].outputs.append(nbformat.v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
+        if gaps:
+            nbformat.write(page, path)
+
+
+def build(source: Path, out: Path) -> Path:
+    """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the warnings."""
+    work = out / ".jupyter-book"
+    _jupyter_book(source, out, work, "html")
+    shutil.rmtree(out / "html", ignore_errors=True)
+    shutil.move(work / "_build" / "html", out / "html")
+    shutil.rmtree(work, ignore_errors=True)
+    return out / "html" / "index.html"
+
+
+def _jupyter_book(source: Path, out: Path, work: Path, builder: str) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    options = ["-W", "-n", "--keep-going", "-q", "--builder", builder, "--path-output", str(work)]
+    done = subprocess.run(
+        [*command, *options, str(source)], capture_output=True, text=True, env=os.environ | ENVIRONMENT
+    )
+    if done.returncode:
+        log = out / "build.log"
+        log.write_text(done.stdout + done.stderr)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BuildFailed("\n".join([*lines[:20], f"jupyter-book stopped; its whole output is in {log}"]))
+
+
+def browser() -> str:
+    """Where Chromium is.  Raises ValueError saying how to get it."""
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
+    if not any(found):
+        raise ValueError("a PDF of the paper needs Chromium to print it: apt-get install chromium")
+    return next(path for path in found if path)
+
+
+def print_pdf(source: Path, out: Path) -> Path:
+    """The whole paper as one PDF: its pages as one, printed by Chromium.  Raises BuildFailed."""
+    work, target = out / ".jupyter-book", out / "vicarious.pdf"
+    _jupyter_book(source, out, work, "singlehtml")
+    page = work / "_build" / "singlehtml" / "book" / "index.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=30000"]
+    done = subprocess.run(
+        [browser(), *options, f"--print-to-pdf={target}", page.as_uri()], capture_output=True, text=True
+    )
+    if done.returncode or not target.exists():
+        raise BuildFailed(f"Chromium could not print the paper: {done.stderr.strip()[-300:]}")
+    shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def pack(source: Path, out: Path) -> Path:
+    """One zip to take away: the site, which needs no server, the notebooks as executed, and the published data."""
+    target = out / "vicarious.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        parts = {"site": out / "html", "notebooks": source / "book", "data": store.home() / "data"}
+        for name, folder in parts.items():
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                stored = path.suffix in {".parquet", ".safetensors", ".png", ".woff2"}  # compressed as they are
+                kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+                archive.write(path, f"vicarious/{name}/{path.relative_to(folder)}", kind)
+    return target
+
+
+def render(
+    out: Path,
+    only: list[str] | None = None,
+    given: dict[str, str] | None = None,
+    by_chapter: dict[str, dict[str, str]] | None = None,
+    in_place: bool = False,
+    workers: int = 2,
+    say: Callable[[str], None] = print,
+    extra: Sequence[Callable[[Path, Path], Path]] = (),
+) -> Path:
+    """Render the paper into `out`; returns the path of its index.
+
+    only: chapters to execute anew (all by default; the rest keep their stored outputs).  given: parameters as text,
+    each for every executed chapter that has it; by_chapter: those of single chapters, which come first.  in_place:
+    execute the repository's own notebooks.  Everything is validated before anything runs: BadParameter.  A chapter
+    that fails keeps its stored outputs; the others are rendered, then ChapterFailed names it.  extra: `print_pdf` or
+    `pack`, what is made of the site beside its pages.
+    """
+    names = only or list(chapters.CHAPTERS)
+    parameters = _parameters(names, given or {}, by_chapter or {})
+    banner = _banner(parameters)
+    where = store.home() if in_place else stage(out, banner)
+    failed = _execute_all(where, parameters, workers, say)
+    if in_place:
+        where = stage(out, banner)
+    if banner:
+        fill_gaps(where / "book")
+    say("building pages")
+    index = build(where, out)
+    for make in extra:
+        say(f"{make.__name__.replace('_', ' ')}: {make(where, out)}")
+    if failed:
+        raise ChapterFailed("\n".join([*failed, f"the other chapters are rendered: {index}"]))
+    return index
+
+
+def _execute_all(
+    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable[[str], None]
+) -> list[str]:
+    """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, chapter by chapter.
+
+    A chapter that failed keeps the outputs that it had.
+    """
+    failed, started = [], time.perf_counter()
+
+    def run(name: str, values: chapters.Parameters) -> float:
+        start, notebook = time.perf_counter(), where / "book" / f"{name}.ipynb"
+        stored = notebook.read_bytes()
+        try:
+            execute(notebook, values.model_dump(exclude_defaults=True))
+        except ChapterFailed:
+            notebook.write_bytes(stored)
+            raise
+        return time.perf_counter() - start
+
+    with surroundings(), ThreadPoolExecutor(max(1, min(workers, KERNELS))) as pool:
+        running = {}
+        for name, values in parameters.items():
+            chapters.Source(name, values.model_dump(), workers=workers)
+            running[pool.submit(run, name, values)] = name
+        for number, done in enumerate(as_completed(running), 1):
+            try:
+                outcome = f"{done.result():.0f} s"
+            except ChapterFailed as error:
+                failed.append(str(error))
+                outcome = f"failed: {error}"
+            say(f"[{number}/{len(running)}] {running[done]} {outcome}")
+    say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
+    return failed
+
+
+def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """A variant from YAML: NAME: VALUE for every chapter that has it, and CHAPTER: {NAME: VALUE}.
+
+    Raises ValueError in one line where the file is not that.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    shape = f"{path} must map parameters to values, and chapters to such a mapping, as in `03-similarity: {{seeds: 5}}`"
+    if not isinstance(content, dict) or not content:
+        raise ValueError(shape)
+    given, by_chapter = {}, {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            chapters.find(str(key))
+            by_chapter[str(key)] = value
+        else:
+            given[str(key)] = value
+    values = [*given.values(), *(v for own in by_chapter.values() for v in own.values())]
+    if any(not isinstance(v, (str, int, float)) for v in values):
+        raise ValueError(f"{shape}; values are text or numbers")
+    text = lambda own: {str(k): str(v) for k, v in own.items()}  # noqa: E731
+    return text(given), {chapter: text(own) for chapter, own in by_chapter.items()}
+
+
+def _parameters(
+    names: list[str], given: dict[str, str], by_chapter: dict[str, dict[str, str]]
+) -> dict[str, chapters.Parameters]:
+    """Validated parameters of each chapter; every given name must fit at least one of them."""
+    if missed := set(by_chapter) - set(names):
+        raise chapters.BadParameter(f"there are parameters of {', '.join(sorted(missed))}, which --only leaves out")
+    have = {name: set(chapters.find(name).model_fields) for name in names}
+    at_hand = store.Store()
+    for key in given:
+        if not any(key in fields for fields in have.values()):
+            chapters.validate(
+                names[0] if len(names) == 1 else max(have, key=lambda n: chapters.nearness(key, have[n])),
+                {key: given[key]},
+            )
+    return {
+        name: chapters.with_default_seeds(
+            name, {k: v for k, v in given.items() if k in have[name]} | by_chapter.get(name, {}), at_hand
+        )
+        for name in names
+    }
+
+
+def _banner(parameters: dict[str, chapters.Parameters]) -> str | None:
+    """What differs from the published paper, or None where nothing does."""
+    changes = {name: values.model_dump(exclude_defaults=True) for name, values in parameters.items()}
+    parts = {name: ", ".join(f"{k} = {v}" for k, v in changed.items()) for name, changed in changes.items() if changed}
+    if not parts:
+        return None
+    if len(parts) == sum(bool(c.model_fields) for c in chapters.CHAPTERS.values()) and len(set(parts.values())) == 1:
+        parts = {"every chapter": parts.popitem()[1]}
+    what = "; ".join(f"{name} with {change}" for name, change in parts.items())
+    quick = any(getattr(p, "profile", "") == "quick" for p in parameters.values())
+    aside = " The quick profile is too small to be competent: it tests the path, not the claim." if quick else ""
+    return f"This is a variant of the paper: {what}. All else is as published.{aside}"

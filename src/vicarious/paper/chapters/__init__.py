@@ -1,0 +1,260 @@
+"""The chapters: a module of this package each, with its parameters, rules, analysis and figures; found by being here.
+
+`CHAPTERS` has the parameters of every page, `PREDICTIONS` the preregistered rules, and `Source` is what a page is made
+from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+import nbformat
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from ... import config, execute, models
+from ...config import Stage
+from ...pipeline import missing
+from ...store import Store, home
+from .. import results, studies
+from ..results import Results
+from ..studies import Parameters, Sweep, similarity
+from ..verdicts import Prediction, verdicts
+from ..verdicts import rules as rule_table
+
+ORDER = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "F1", "F2", "A", "B")
+GLUED = re.compile(r"\{glue:text\}`([^`]+)`")
+
+
+class Apparatus(Parameters):
+    chapter: ClassVar[str] = "01-apparatus"
+    swept: ClassVar[bool] = True
+
+    seed: int = Field(0, ge=0, le=999, description="the agent in the pictures")
+    similarity: float = similarity("in the pictures, cos(angle) to the self")
+
+    def agents(self) -> list[Stage]:
+        wanted = super().agents()
+        more = studies.reference(self.profile, self.seed + 1, self.families, (0.0,))
+        return wanted + [run for run in more if run not in wanted and results.agent_columns(run)["seed"] == self.seed]
+
+
+class Explorer(Sweep):
+    chapter: ClassVar[str] = "explorer"
+
+    def agents(self) -> list[Stage]:
+        reference = studies.reference(self.profile, self.seeds, ("recurrent",))
+        return list(dict.fromkeys([*reference, *studies.development(self.profile, self.seeds)]))
+
+
+class Verdicts(Parameters):
+    chapter: ClassVar[str] = "verdicts"
+
+    def agents(self) -> list[Stage]:
+        return studies.everything(self.profile, self.seeds)
+
+
+class Cost(Verdicts):
+    chapter: ClassVar[str] = "cost"
+
+    def runs(self) -> list[Stage]:
+        return list(dict.fromkeys([*self.agents(), *studies.calibration(self.profile)]))
+
+
+class Unparametrised(config.Frozen):
+    """Takes nothing: the rules are the package's own, and provenance is what it is."""
+
+    def runs(self) -> list[Stage]:
+        return []
+
+
+MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+_own = [Apparatus, Explorer, Verdicts, Cost, *(value for module in MODULES for value in vars(module).values())]
+_declared = {c.chapter: c for c in _own if isinstance(c, type) and issubclass(c, Parameters) and c.chapter}
+CHAPTERS: dict[str, type[Parameters]] = dict(
+    sorted({**_declared, **dict.fromkeys(("preregistration", "provenance"), Unparametrised)}.items())
+)
+PREDICTIONS: list[Prediction] = sorted(
+    (row for module in MODULES for row in getattr(module, "ROWS", ())), key=lambda row: ORDER.index(row.prediction)
+)
+_calibration = next(module for module in MODULES if hasattr(module, "CONDITIONS"))
+CONDITIONS: list[Prediction] = _calibration.CONDITIONS
+
+
+class BadParameter(ValueError):
+    """A chapter, a parameter's name or a parameter's value that does not exist or does not fit."""
+
+
+def rules(*ids: str) -> pd.DataFrame:
+    """The preregistered rules of some predictions (all by default), as every verdict applies them."""
+    return rule_table(row for row in PREDICTIONS if not ids or row.id in ids)
+
+
+def find(chapter: str) -> type[Parameters]:
+    """The parameter model of a chapter.  Raises BadParameter naming the nearest one."""
+    if chapter not in CHAPTERS:
+        raise BadParameter(_unknown("chapter", chapter, list(CHAPTERS)))
+    return CHAPTERS[chapter]
+
+
+def validate(chapter: str, given: dict[str, str]) -> Parameters:
+    """Parameters from text, checked against the chapter's model.  Raises BadParameter in one line."""
+    model = find(chapter)
+    for name in given:
+        if name not in model.model_fields:
+            raise BadParameter(_unknown(f"parameter of {chapter}", name, list(model.model_fields)))
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        value, help_text = given.get(name), model.model_fields[name].description
+        valid = "; ".join(f"{k} ({describe(model, k)})" for k in model.model_fields)
+        raise BadParameter(
+            f"{name}={_short(value)}: {first['msg']} ({help_text}). Parameters of {chapter}: {valid}"
+        ) from None
+
+
+def describe(model: type[Parameters], name: str) -> str:
+    """Type, range and default of one parameter in a few words."""
+    schema = model.model_json_schema()["properties"][name]
+    kind = " or ".join(schema["enum"]) if "enum" in schema else schema["type"]
+    bounds = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    return ", ".join([" ".join([kind, *bounds]), f"default {schema['default']}"])
+
+
+def declaration(model: type[Parameters]) -> str:
+    """The source of a notebook's cell of parameters: what papermill reads, from where they are declared."""
+    lines = []
+    for name, field in model.model_fields.items():
+        default = f'"{field.default}"' if isinstance(field.default, str) else field.default
+        lines.append(f"{name}: {type(field.default).__name__} = {default}  # {field.description}")
+    return "\n".join(lines)
+
+
+def nearness(name: str, known: Iterable[str]) -> float:
+    """How like the nearest of the known names this one is, from 0 to 1."""
+    return max((difflib.SequenceMatcher(None, name, k).ratio() for k in known), default=0.0)
+
+
+def _short(value: str) -> str:
+    """Text as far as it fits into a line of an error."""
+    return value if len(value) <= 40 and value.isprintable() else reprlib.repr(value)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.0)
+    if not near:
+        return f"unknown {what}: {_short(repr(name))}; there are none"
+    return f"unknown {what}: {_short(repr(name))}; did you mean {near[0]!r}? There are: {', '.join(known)}"
+
+
+def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Parameters:
+    """As `validate`; a variant that has to train and does not say `seeds` takes those with published weights.
+
+    The quick profile takes its own number.  Without any parameter given nothing is reduced.
+    """
+    parameters = validate(chapter, given)
+    if "seeds" in given or not given:
+        return parameters
+    if parameters.profile != "paper":
+        return parameters.model_copy(update={"seeds": parameters.planned()})
+    if not missing(parameters.runs(), store):
+        return parameters
+    return parameters.model_copy(update={"seeds": min(parameters.seeds, studies.WEIGHTS)})
+
+
+def calibrated(profile: str, store: Store) -> bool:
+    """Whether the instrument passes its own tests with agents at hand."""
+    runs = results.at_hand(studies.calibration(profile), store)
+    asked = [run for run in runs if run.stage in ("battery", "responses", "codes")]  # what its conditions are about
+    return bool(runs) and _calibration.calibrated(results.collect(asked, store))
+
+
+def numbers_shown(folder: Path) -> dict[str, set[str]]:
+    """What the pages of a folder show of what chapters glue: page -> keys."""
+    wanted: dict[str, set[str]] = {}
+    for path in sorted([*folder.glob("*.ipynb"), *folder.glob("*.md")]):
+        text = path.read_text()
+        if path.suffix == ".ipynb":
+            text = "\n".join(c.source for c in nbformat.reads(text, as_version=4).cells if c.cell_type == "markdown")
+        for target in GLUED.findall(text):
+            name, _, key = target.rpartition("::")
+            wanted.setdefault(name or path.name, set()).add(key.partition(":")[0])  # without its format
+    return wanted
+
+
+class Source:
+    """What a page is made from: its runs made available (published, cached, or trained now), and their results.
+
+    given: the notebook's own names, of which those of the chapter's parameters are taken.
+    """
+
+    def __init__(self, chapter: str, given: dict[str, Any] | None = None, store: Store | None = None, workers: int = 0):
+        model = find(chapter)
+        own = {name: given[name] for name in model.model_fields if name in (given or {})}
+        self.chapter, self.parameters = chapter, model(**own)
+        self.store, self.runs = store or Store(), self.parameters.runs()
+        self.trained = missing(self.runs, self.store)
+        execute.fill(self.runs, self.store, workers=workers)
+
+    @cached_property
+    def results(self) -> Results:
+        """Tables of every run, ready for metrics and verdicts where the parameters say."""
+        where = {"s": "similarity", "exposure": "exposure"}
+        given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
+        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", "readout", *where.values()}
+        own = {"altered": bool(changed), "calibrated": calibrated(self.parameters.profile, self.store)}
+        return results.collect(self.parameters.agents(), self.store, **given, **own)
+
+    def verdicts(self, *ids: str) -> pd.DataFrame:
+        """Verdicts on the chapter's predictions (all rows of those that are named), decided beside all others."""
+        table = verdicts(PREDICTIONS, self.results)
+        return table[table.id.isin(ids) | table.prediction.isin(ids)] if ids else table
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One tidy table of every run that has it and whose agent is judged."""
+        return results.load(self.parameters.agents(), self.store, name)
+
+    @cached_property
+    def _shown(self) -> set[str]:
+        return numbers_shown(home() / "book").get(f"{self.chapter}.ipynb", set())
+
+    def glue(self, name: str, value: Any) -> None:
+        """Give a number to the pages, if some page shows it."""
+        from myst_nb import glue  # a package of the extra `book`
+
+        if name in self._shown:
+            glue(name, value, display=False)
+
+    def provenance(self) -> str:
+        """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
+        return self._provenance
+
+    @cached_property
+    def _provenance(self) -> str:
+        manifests, sources = zip(*(self.store.manifest(run.address) for run in self.runs), strict=True)
+        fresh = {run.address for run in self.trained}
+        how = Counter("trained now" if r.address in fresh else s for r, s in zip(self.runs, sources, strict=True))
+        parents = {m["parent"] for m in manifests if m["parent"]}
+        known = [self.store.manifest(a)[0] for a in sorted(parents) if self.store.has(a)]
+        trained = [m for m in known if m["stage"] != "model" or models.FAMILIES[m["config"]["model.family"]].trained]
+        seconds = math.fsum(m["seconds"] for m in [*trained, *manifests])
+        digest = config.digest([run.address for run in self.runs])
+        commits = ", ".join(sorted({m["commit"] for m in manifests}))
+        devices = ", ".join(sorted({m["device"] for m in manifests}))
+        parts = ", ".join(f"{count} {word}" for word, count in sorted(how.items()))
+        return (
+            f"configuration {digest} · commit {commits} · {self.parameters.seeds} seeds · {devices} · "
+            f"{seconds:,.0f} s of training and testing · {parts}"
+        )

@@ -1,0 +1,343 @@
+"""Chapters 09 and 10: what remains of empathy under labelled experience (B), and of a coupling that has ceased (A).
+
+Both fine-tune converged heads.  Arrays are over agents first: [n, ...].
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from pydantic import Field
+
+from ... import metrics, stats
+from ...config import Stage
+from .. import studies
+from ..plots import COLOURS, Line, draw, exposure_colours, similarity_axis, training_axis, turned
+from ..results import FULL, Results
+from ..results import rho as ask_rho
+from ..studies import Parameters, Sweep, similarity
+from ..verdicts import NULL, SWEEP, Bar, Criterion, Prediction
+from .stimuli import HALF, at_place, place
+
+USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
+
+
+class Extinction(Sweep):
+    chapter: ClassVar[str] = "09-extinction"
+
+    similarity: float = similarity()
+    rate: float = Field(
+        1e-3, gt=0, le=0.1, description="constant learning rate of the reward model once labels are given"
+    )
+
+    def agents(self) -> list[Stage]:
+        return studies.extinction(self.profile, self.seeds, self.rate)
+
+
+class Leakage(Parameters):
+    chapter: ClassVar[str] = "10-leakage"
+    amount: ClassVar[str] = "leaking"
+
+    seeds: int = Field(
+        studies.PROFILES["paper"].leaking, ge=1, le=1000, description="number of independently trained agents"
+    )
+    similarity: float = similarity("at which the residue is read, cos(angle)")
+    weight_decay: float = Field(
+        0.0, ge=0, le=10, description="a further weight decay once the coupling has ceased, 0 for none"
+    )
+
+    def agents(self) -> list[Stage]:
+        return studies.leakage(self.profile, self.seeds, (self.weight_decay,) if self.weight_decay else ())
+
+
+# Extinction
+
+
+def after(
+    e: Results,
+    seeds: list[int],
+    exposure: float,
+    s: float | None = None,
+    readout: str = "reward",
+    kind: str = "empathy",
+    withheld: str = "nothing",
+    until: float = 1.0,
+    mover: str = "other",
+    **where,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Updates [U] since a converged head was given an exposure, and coefficients [n, U]; of scenes with the mover
+    on one side of the glass or on both."""
+    at = {"readout": readout, "kind": kind, "mover": mover, "withheld": withheld, "until": until, **where}
+    return e.ask("extinction", seeds, s, "update", exposure=exposure, **at)
+
+
+def fine_tuned(e: Results, readout: str = "reward") -> list[int]:
+    """Seeds whose heads were given every label."""
+    return sorted(e.pick("extinction", readout=readout, withheld="nothing", exposure=1.0, until=1.0).seed.unique())
+
+
+def competent(e: Results, head: str) -> tuple[list[int], list[int]]:
+    """Seeds that pass the head's gate at p = 0 and whose own slope is within it when all is over, and the others."""
+    passed, failed = e.split_by_gate(head, exposure=0.0)
+    if not e.has("extinction"):
+        return passed, failed
+    seeds = fine_tuned(e, head)
+    own = after(e, seeds, 1.0, readout=head, mover="self")[1][:, -1]
+    good = [s for s, x in zip(seeds, own, strict=True) if s in passed and abs(x - 1) <= metrics.TOLERANCE]
+    return good, [s for s in seeds if s not in good]
+
+
+def labelled(e: Results, exposure: float, seeds: list[int], readout: str = "reward") -> tuple[np.ndarray, np.ndarray]:
+    """Labelled eventful episodes seen by update, repeats counted, and different ones: means over agents, [U] each."""
+    t = e.pick("progress", readout=readout, withheld="nothing", until=1.0, exposure=exposure)
+    mean = t[t.seed.isin(seeds)].groupby("update")[["labelled", "different"]].mean()
+    return mean.labelled.to_numpy(), mean.different.to_numpy()
+
+
+def half_life(x: np.ndarray, rho: np.ndarray, by: np.ndarray | None = None, share: float = HALF) -> stats.Interval:
+    """Where along x [U] the mean of rho [n, U] first falls to this share of its start, linear in log(1 + x).
+
+    by [n, U]: what the mean is divided by first, such as heads without labels or the self of the same agents.  Where it
+    never falls so far, at any bound, that is infinite.
+    """
+    pairs = np.stack([rho, np.ones_like(rho) if by is None else by], -1)
+
+    def reached(own: np.ndarray) -> np.ndarray:  # [..., n, U, 2]
+        mean = own[..., 0].mean(-2) / own[..., 1].mean(-2)
+        return place(-mean, -share * mean[..., 0])
+
+    found = stats.interval_of(reached, pairs, resamples=999)
+    return stats.Interval(*(at_place(x, i) for i in (found.estimate, found.low, found.high)), found.n)
+
+
+def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.Interval:
+    """Share of the extinction of those with labels that those without got: (never - held) / (never - told), means over
+    agents of coefficients [n] without any labels, with labels of others only, and with all."""
+    ratio = lambda x: (x[..., 0] - x[..., 1]).mean(-1) / (x[..., 0] - x[..., 2]).mean(-1)  # noqa: E731
+    return stats.interval_of(ratio, np.stack([never, held, told], 1))
+
+
+# Leakage
+
+
+def course(
+    e: Results, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials
+) -> tuple[np.ndarray, np.ndarray]:
+    """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
+
+    dials: weight_decay and head_width, `USUAL` unless said otherwise, and past, times the updates of convergence, by
+    default the longest training with these that most of the agents had; NaN where an agent had none.
+    """
+    t = e.pick("decoupling", mover=mover, kind="empathy", kappa=kappa, **(USUAL | dials))
+    if "past" not in dials and len(t):
+        had = t.groupby("past").seed.agg(lambda own: own.isin(seeds).sum())
+        t = t[t.past == had[had == had.max()].index.max()]
+    return ask_rho(t, seeds, e.s if s is None else s, "update")
+
+
+def residue(e: Results, seeds: list[int], at: int | None = None, s: float | None = None, **dials) -> np.ndarray:
+    """What is left [n] of a coupling of 1, beyond an agent that never had one, at an update or at the last."""
+    coupled, never = course(e, seeds, 1.0, s, **dials), course(e, seeds, 0.0, s, **dials)
+    last = min(coupled[0].max(), never[0].max()) if at is None else at
+    return _column(*coupled, last) - _column(*never, last)
+
+
+def _column(updates: np.ndarray, y: np.ndarray, update: int) -> np.ndarray:
+    """The column of one update, [n]; NaN where it is none of them."""
+    there = np.flatnonzero(updates == update)
+    return y[:, there[0]] if len(there) else np.full(len(y), np.nan)
+
+
+def by_dial(e: Results, seeds: list[int], at: int, s: float | None = None) -> pd.DataFrame:
+    """What is left at an update, and the self's own slope there, by weight decay and width of the heads.
+
+    Columns weight_decay, head_width, seed, residue and own: of those of the given agents who had every setting.
+    """
+    settings = e.table("decoupling")[list(USUAL)].drop_duplicates().sort_values(list(USUAL), ascending=[True, False])
+    rows = []
+    for dials in settings.to_dict("records"):
+        left, own = residue(e, seeds, at, s, **dials), _column(*course(e, seeds, 1.0, 1.0, "self", **dials), at)
+        rows.append(pd.DataFrame({**dials, "seed": seeds, "residue": left, "own": own}))
+    table = pd.concat(rows).dropna()
+    return table[table.groupby("seed").residue.transform("size") == len(settings)].reset_index(drop=True)
+
+
+def near(e: Results, seeds: list[int], family: str, valence: float, mover: str = "self", s: float = 1.0) -> np.ndarray:
+    """How much dearer [n] an item is when it is near, to heads of one world's agents, over the true slope of value."""
+    at = {"family": family, "mover": mover, "valence": valence, "exposure": e.exposure, "kappa": 0.0}
+    return ask_rho(e.pick("nearness", **at), seeds, s)
+
+
+def taste(e: Results, seeds: list[int], mover: str = "self", s: float = 1.0) -> np.ndarray:
+    """How much dearer [n] what only others seek has become to the self, in units of the reward that it seeks itself.
+
+    Nearness of the worthless kind of item in value, less that of the agent of the same seed in whose world nobody
+    seeks it.
+    """
+    return near(e, seeds, "alien", 0.0, mover, s) - near(e, seeds, "recurrent", 0.0, mover, s)
+
+
+def both_competent(e: Results, head: str) -> tuple[list[int], list[int]]:
+    """Seeds whose agents of both tests are competent, and those where one is not."""
+    groups = [e.split_by_gate(head, "alien"), e.split_by_gate(head), e.split_by_gate(head, exposure=FULL)]
+    asked = set.intersection(*({*passed, *failed} for passed, failed in groups))
+    passed = set.intersection(*(set(passed) for passed, _ in groups))
+    return sorted(asked & passed), sorted(asked - passed)
+
+
+def _left(e: Results, seeds: list[int]) -> np.ndarray:
+    """rho when reward models that had converged at p = 0 have long been given every label."""
+    return after(e, seeds, 1.0)[1][:, -1]
+
+
+_little = (Bar("above", NULL), (Bar("below", NULL),))
+ROWS = (
+    Prediction(
+        *("A", "Others' deduced values are reused and leak into one's own"),
+        *("residue after decoupling, or value on the alien taste", "10-leakage"),
+        (Criterion("the residue", *_little, residue), Criterion("the value on the alien taste", *_little, taste)),
+        "value",
+        agents=both_competent,
+        planned=SWEEP,
+        support_by="any",
+        contradict_by="all",
+    ),
+    Prediction(
+        *("B", "(objection) Labelled experience extinguishes it"),
+        "rho of heads converged at p = 0, switched to p = 1, ten times past convergence; half-life against p and s "
+        "reported",
+        "09-extinction",
+        (Criterion("rho", Bar("null", NULL), (Bar("above", NULL),), _left),),
+        "reward",
+        agents=competent,
+        also="cell not confusion",
+    ),
+    Prediction(
+        *(
+            "F2",
+            "It sways decisions: a planner on V forgoes own reward for the other's",
+            "price paid in own reward",
+            "sway",
+        ),
+        (Criterion("the price", Bar("above", 0), (Bar("at most", 0),)),),
+        "value",
+    ),
+)
+
+
+def extinction(
+    results: Results, seeds: list[int], levels: tuple[float, ...], exposures: tuple[float, ...], readout: str = "reward"
+) -> pd.DataFrame:
+    """rho after labels begin, against updates, a panel a similarity."""
+    colours, lines = exposure_colours(exposures), []
+    for s in levels:
+        for p in exposures:
+            x, y = after(results, seeds, p, s, readout)
+            lines.append(Line(f"p = {p:g}", x, y, colours[p], f"s = {s:g}"))
+    last = max(line.x[-1] for line in lines)
+    return draw(lines, "update", axis=_with_null(training_axis(last)), label=f"rho, {readout} head", sharey=False)
+
+
+def by_labels(
+    results: Results, seeds: list[int], levels: tuple[float, ...], exposures: tuple[float, ...]
+) -> pd.DataFrame:
+    """rho after labels begin, against labelled eventful episodes, a panel a similarity."""
+    colours, lines = exposure_colours(exposures), []
+    for s in levels:
+        for p in (p for p in exposures if p > 0):
+            y = after(results, seeds, p, s)[1]
+            lines.append(Line(f"p = {p:g}", labelled(results, p, seeds)[0], y, colours[p], f"s = {s:g}"))
+    axis = training_axis(max(line.x[-1] for line in lines), "labelled eventful episodes")
+    return draw(lines, "episodes", axis=_with_null(axis), label="rho, reward head", sharey=False)
+
+
+def _with_null(axis):
+    """The axis, and what counts as nothing."""
+    return lambda ax: (axis(ax), ax.axhspan(-NULL, NULL, color="0.95", zorder=0))
+
+
+def half_lives(table: pd.DataFrame) -> pd.DataFrame:
+    """Half-lives against p by similarity; table: exposure, similarity, unit, estimate, low, high."""
+    lines = []
+    for unit, own in table.groupby("unit", sort=False):
+        levels = sorted(own.similarity.unique())
+        for s, colour in zip(levels, sns.color_palette("crest", len(levels)), strict=True):
+            some = own[(own.similarity == s) & np.isfinite(own.estimate)]
+            high = np.where(np.isfinite(some.high), some.high, some.estimate * 3)
+            bounds = (some.estimate.to_numpy(), some.low.to_numpy(), high)
+            lines.append(Line(f"s = {s:g}", some.exposure.to_numpy(), None, colour, unit, bounds=bounds, bars=True))
+    ticks = sorted(table.exposure.unique())
+
+    def axis(ax) -> None:
+        ax.set(xscale="log", yscale="log", xlabel="exposure p")
+        ax.set_xticks(ticks, [f"{p:g}" for p in ticks])
+        ax.minorticks_off()
+
+    how = {"columns": 2, "size": (4.4, 3.4), "label": "half-life", "sharey": False, "zero": False}
+    return draw(lines, "exposure", "half-life", axis, **how)
+
+
+def remains(results: Results, seeds: list[int], exposures: tuple[float, ...]) -> pd.DataFrame:
+    """rho against similarity before any label and at the end of each exposure."""
+    colours, t = exposure_colours(exposures), results.table("extinction")
+    levels = np.array(sorted(t[t.mover == "other"].similarity.unique()))
+    at = lambda p, i: np.stack([after(results, seeds, p, s)[1][:, i] for s in levels], 1)  # noqa: E731
+    lines = [Line("before", levels, at(1.0, 0), COLOURS["other"], style="--")]
+    lines += [Line(f"p = {p:g}, at the end", levels, at(p, -1), colours[p]) for p in exposures]
+    axis = _with_null(similarity_axis(results.s))
+    return draw(lines, "similarity", "rho", axis, turned, size=(7.0, 4.0), label="rho, reward head", legend="inside")
+
+
+def withheld(lines: list[Line], shaded: dict[str, tuple[float, float]]) -> pd.DataFrame:
+    """rho against similarity after as many updates, by who had labels; shaded: panel -> similarities that had none."""
+
+    def axis(ax) -> None:
+        similarity_axis(small=True)(ax)
+        if ax.get_title() in shaded:
+            ax.axvspan(*turned(shaded[ax.get_title()]), color="#f3e3c3", zorder=0)
+
+    how = {"columns": 4, "size": (3.3, 3.3), "label": "rho, reward head", "legend": "inside"}
+    return draw(lines, "similarity", "rho", axis, turned, **how)
+
+
+def paused(results: Results, seeds: list[int], levels: tuple[float, ...]) -> pd.DataFrame:
+    """rho while labels are given, and after they stop."""
+    lines = []
+    for s in levels:
+        x, y = after(results, seeds, 1.0, s, until=0.5)
+        lines.append(Line("labels of everything, then none", x, y, COLOURS["other"], f"s = {s:g}"))
+        x0, y0 = after(results, seeds, 0.0, s)
+        kept = x0 <= x[-1]
+        lines.append(Line("never a label", x0[kept], y0[:, kept], exposure_colours((0.0,))[0.0], f"s = {s:g}"))
+
+    def axis(ax) -> None:
+        ax.axvspan(x[-1] / 2, x[-1], color="0.93", zorder=0)
+        ax.set_xlabel("updates")
+
+    return draw(lines, "update", axis=axis, columns=2, size=(4.2, 3.2), label="rho, reward head", sharey=False)
+
+
+def decoupled(results: Results, seeds: list[int], levels: tuple[float, ...], **dials) -> pd.DataFrame:
+    """rho of the value function since all coupling ceased, and of one that never was coupled; columns are similarities.
+
+    dials: as of `course`.
+    """
+    lines = []
+    for s in levels:
+        for kappa, colour, name in ((1.0, "labelled", "coupled before"), (0.0, "pixels", "never coupled")):
+            lines.append(Line(name, *course(results, seeds, kappa, s, **dials), COLOURS[colour], f"s = {s:g}"))
+    return draw(lines, "update", axis=training_axis(lines[0].x[-1], "updates since"), label="rho, value function")
+
+
+def tastes(panels: dict[str, dict[str, np.ndarray]], valences: list[float]) -> pd.DataFrame:
+    """Value of what is near by what it is worth to the self: panel -> world -> [n, K], pale lines agents."""
+    lines = []
+    for title, worlds in panels.items():
+        for shift, (name, y) in zip((-0.04, 0.04), worlds.items(), strict=True):
+            colour = COLOURS["labelled"] if shift > 0 else COLOURS["pixels"]
+            lines.append(Line(name, np.array(valences) + shift, y, colour, title, agents=True, bars=True))
+    axis = lambda ax: (ax.set_xticks(valences, [f"{v:g}" for v in valences]), ax.set_xlabel("worth to the self"))  # noqa: E731
+    return draw(lines, "worth", axis=axis, columns=2, size=(4.4, 3.5), label="value near less far, over the true slope")

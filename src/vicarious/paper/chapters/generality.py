@@ -1,0 +1,363 @@
+"""Chapter 07: whether every family of world models does it, one case for each, and what goes with it (P6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import seaborn as sns
+from pydantic import Field
+
+from ... import metrics, stats
+from ...config import Stage
+from ...metrics import CONTROLS
+from ...stats import Interval
+from .. import studies
+from ..plots import COLOURS, Line, draw, grid, over_similarity, similarity_axis, turned
+from ..results import Results, rho
+from ..studies import Sweep, similarity
+from ..verdicts import FAMILIES as FAMILIES_PLANNED
+from ..verdicts import Prediction
+from .misgeneralisation import beyond_inputs, empathy
+
+WHENEVER = 6  # competent families that "whenever" takes at least
+VIEWED = ("allocentric", "left", "centred")
+FAMILIES = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
+EVERY = (*FAMILIES, *CONTROLS, "end_to_end")
+MODES = ("observed", "imagined")
+PROPERTIES = {  # of a code, that might go with empathy
+    "transfer": "transfer from self to other",
+    "cosine": "cosine of self's and other's coding axes",
+    "cka": "CKA of self's and other's codes",
+    "auc": "AUC of who moved",
+}
+
+
+class Generality(Sweep):
+    chapter: ClassVar[str] = "07-generality"
+
+    similarity: float = similarity("at which the verdicts are read, cos(angle)")
+    readout: Literal["reward", "value"] = Field("reward", description="head that the figures show")
+
+    def agents(self) -> list[Stage]:
+        return studies.generality(self.profile, self.seeds)
+
+
+def rho_of(mode: str) -> Callable[..., np.ndarray]:
+    """The coefficient of contacts seen or imagined: a method of `Results`."""
+    return Results.rho if mode == "observed" else Results.foreseen
+
+
+def split_by_gate(mode: str, family: str, e: Results, readout: str) -> tuple[list[int], list[int]]:
+    """Seeds that are competent, and those that are not; in imagination: whose own contact is foreseen within 20%."""
+    passed, failed = e.split_by_gate(readout, family)
+    if mode == "observed":
+        return passed, failed
+    own = e.foreseen(readout, passed, family, mover="self", s=1.0)
+    asked = [seed for seed, x in zip(passed, own, strict=True) if np.isfinite(x)]
+    close = {seed for seed, x in zip(passed, own, strict=True) if abs(x - 1) <= metrics.TOLERANCE}
+    return sorted(close), sorted([*set(asked) - close, *failed]) if asked else []
+
+
+def present(e: Results) -> list[tuple[str, str]]:
+    """(family, mode) of every case for which there are agents at hand."""
+    there = e.families
+    imagined = set(e.table("imagined").family) if e.has("imagined") else set()
+    return [(f, m) for f in FAMILIES for m in MODES if f in (there if m == "observed" else imagined)]
+
+
+def summary(e: Results, readout: str) -> pd.DataFrame:
+    """One row per family at hand: agents, competence, who moved, and what its heads predict; means over agents."""
+    rows = []
+    for family in [f for f in EVERY if f in e.families]:
+        passed, failed = e.split_by_gate(readout, family)
+        seeds = sorted(passed + failed)
+        own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
+        r2 = e.pick("measures", measure="reward_r2", family=family, exposure=e.exposure)
+        rows.append(
+            {
+                "family": family,
+                "agents": len(seeds),
+                "competent": len(passed),
+                "own slope": own.mean(),
+                "own R2": r2.value.mean(),
+                "AUC who moved": _mean(e.measure("auc", seeds, family)),
+                "rho": at.mean(),
+                "animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean(),
+                "excess over inputs": e.excess(readout, seeds, at).mean(0).min(),
+                "imagined own slope": _mean(e.foreseen(readout, passed, family, "self", 1.0)),
+                "imagined rho": _mean(e.foreseen(readout, split_by_gate("imagined", family, e, readout)[0], family)),
+            }
+        )
+    return pd.DataFrame(rows).set_index("family")
+
+
+def views(e: Results, readout: str) -> pd.DataFrame:
+    """rho in every view of the world, of those agents who were shown all of them, competent or not.
+
+    Columns family, view, agents, competent, own slope, AUC who moved, estimate, low, high.
+    """
+    rows, seen = [], sorted(set(e.gates["view"]), key=VIEWED.index) if "view" in e.gates else []
+    for family in FAMILIES:
+        own = {view: e.split_by_gate(readout, family, view=view) for view in seen}
+        own = {view: groups for view, groups in own.items() if any(groups)}
+        if len(own) < 2:
+            continue
+        seeds = sorted(set.intersection(*({*passed, *failed} for passed, failed in own.values())))
+        for view, (passed, _) in own.items():
+            found = stats.interval(e.rho(readout, seeds, family, view=view))
+            rows.append(
+                {
+                    **{"family": family, "view": view, "agents": len(seeds)},
+                    "competent": len(set(seeds) & set(passed)),
+                    "own slope": e.rho(readout, seeds, family, "self", 1.0, view=view).mean(),
+                    "AUC who moved": _mean(e.measure("auc", seeds, family, view=view)),
+                    **{"estimate": found.estimate, "low": found.low, "high": found.high},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def outside(table: pd.DataFrame, measures: pd.DataFrame, s: float) -> pd.DataFrame:
+    """What values of agents without a world model predict, in the units of their own response to themselves.
+
+    table, measures: as `interop.sb3.measure` has them, of all agents.  One row a family and kind of world: agents,
+    competent, own slope and correlation with V_pi, own reward per step and the scripted conduct's; and over all agents,
+    competent or not, rho of the other and of the drifter at s and of the other at orthogonal appearance, with
+    intervals.
+    """
+    t, rows = table[table.kind == "empathy"], []
+    found = measures.pivot_table(index=["eventful", "family", "seed"], columns="measure", values="value")
+    for (eventful, family), own in found.groupby(level=["eventful", "family"], sort=False):
+        seeds = list(own.index.get_level_values("seed"))
+        agents = t[(t.family == family) & (t.eventful == eventful)]
+        at = lambda mover, s, agents=agents, seeds=seeds: stats.interval(rho(agents[agents.mover == mover], seeds, s))  # noqa: E731
+        means = own[["own_slope", "value_r", "gain", "gain_scripted"]].mean()
+        means.index = ["own slope", "r with V_pi", "own reward", "scripted"]
+        row = {
+            "family": family,
+            "eventful": eventful,
+            "agents": len(seeds),
+            "competent": int(own.passed.sum()),
+            **means,
+        }
+        rows.append(row | {"rho": at("other", s), "drifter": at("drifter", s), "orthogonal": at("other", 0.0)})
+    return (
+        pd.DataFrame(rows)
+        .sort_values(["eventful", "family"], ascending=[False, True])
+        .set_index(["family", "eventful"])
+    )
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
+
+
+def pooled(e: Results, readout: str, beyond: bool = False, gated: bool = True) -> Interval:
+    """Where rho (or the excess over inputs) of one more family would lie: random effects over families, observed.
+
+    gated: from competent agents of families that count, else from all agents of all families.
+    """
+    effects, variances = [], []
+    for family in [f for f, mode in present(e) if mode == "observed"]:
+        passed, failed = e.split_by_gate(readout, family)
+        seeds = passed if gated else sorted(passed + failed)
+        if len(seeds) < 2 or (gated and not counts(e, readout, family, "observed")):
+            continue
+        own = e.rho(readout, seeds, family)
+        if beyond:
+            over = e.excess(readout, seeds, own)
+            own = over[:, over.mean(0).argmin()]
+        effects.append(own.mean())
+        variances.append(own.var(ddof=1) / len(own))
+    return stats.prediction_interval(np.array(effects), np.array(variances))
+
+
+def properties(e: Results, readout: str) -> pd.DataFrame:
+    """Per family, means over competent agents: rho and the `PROPERTIES` of its codes.  Exploratory."""
+    rows = []
+    for family in [f for f, mode in present(e) if mode == "observed"]:
+        seeds = e.split_by_gate(readout, family)[0]
+        if seeds:
+            own = {name: _mean(e.measure(name, seeds, family)) for name in PROPERTIES}
+            rows.append({"family": family, "rho": e.rho(readout, seeds, family).mean(), **own})
+    return pd.DataFrame(rows).set_index("family")
+
+
+def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation over families of rho with every property, with its two-sided p.  Exploratory."""
+    rows = []
+    for name, label in PROPERTIES.items():
+        own = table[["rho", name]].dropna()
+        r, p = scipy.stats.spearmanr(own.rho, own[name]) if len(own) > 2 else (np.nan, np.nan)
+        rows.append({"property": label, "families": len(own), "rank correlation": r, "p": p})
+    return pd.DataFrame(rows).set_index("property")
+
+
+def counts(e: Results, readout: str, family: str, mode: str) -> bool:
+    """Whether a case passes its gates: nine in ten agents competent, and who moved decodable."""
+    passed, failed = split_by_gate(mode, family, e, readout)
+    return e.decodable(passed, family) and len(passed) >= metrics.PASSING * (len(passed) + len(failed))
+
+
+def intervals(e: Results, readout: str) -> pd.DataFrame:
+    """rho and excess over inputs of every family's competent agents, and rho of controls: intervals as of verdicts.
+
+    Columns panel, family, mode, estimate, low, high, n, counts.
+    """
+    rows = []
+    for family, mode in present(e):
+        seeds = split_by_gate(mode, family, e, readout)[0]
+        if len(seeds) < 2:
+            continue
+        own = rho_of(mode)(e, readout, seeds, family=family)
+        found = {"rho": own, "excess over inputs": e.excess(readout, seeds, own)}
+        rows += [_interval(panel, family, mode, x, counts(e, readout, family, mode)) for panel, x in found.items()]
+    for family in [f for f in EVERY if f not in FAMILIES and f in e.families]:
+        passed, failed = e.split_by_gate(readout, family)
+        own = e.rho(readout, sorted(passed + failed), family)
+        rows.append(_interval("rho", family, "observed", own, True))
+    return pd.DataFrame(rows)
+
+
+def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) -> dict:
+    found = stats.interval(x)
+    where = {"panel": panel, "family": family, "mode": mode, "counts": counted, "n": found.n}
+    return {**where, "estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def _case(part: str, head: str, family: str, mode: str) -> Prediction:
+    """P2 read in one family, of contacts that it observes or imagines."""
+    at = lambda e, seeds, **where: rho_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
+    own = {
+        "rho": at,
+        "the looks contrast": lambda e, seeds: at(e, seeds) - at(e, seeds, s=0.0),
+        "the excess over inputs": lambda e, seeds: e.excess(head, seeds, at(e, seeds)),
+    }
+    rule = {"a": empathy, "b": beyond_inputs}[part](head)
+    return Prediction(
+        *(f"P6{part}/{head}/{family}/{mode}", f"{family} {mode}", "", "07-generality"),
+        tuple(replace(c, values=own[c.name]) for c in rule),
+        *(head, family, FAMILIES_PLANNED),
+        agents=partial(split_by_gate, mode, family),
+    )
+
+
+def _rule(part: str, head: str) -> Prediction:
+    return Prediction(
+        f"P6{part}/{head}",
+        f"It appears whenever a learnt {head} head reads a general unsupervised latent",
+        f"P2{part} in every competent family, observed and imagined; where one more would lie (random effects)",
+        "07-generality",
+        {"a": empathy, "b": beyond_inputs}[part](head),
+        *(head, "all", FAMILIES_PLANNED),
+        every="competent family (at least six), observed and imagined",
+        cases=lambda e: [_case(part, head, family, mode) for family, mode in present(e)],
+        pooled=lambda e, gated: pooled(e, head, part == "b", gated),
+        at_least=WHENEVER,
+    )
+
+
+ROWS = tuple(_rule(part, head) for part in ("a", "b") for head in ("reward", "value"))
+
+
+def families(rows: pd.DataFrame, bars: dict[str, float]) -> pd.DataFrame:
+    """Coefficient and excess family by family: rows with panel, family, mode, estimate, low, high and counts.
+
+    Filled where contacts are observed, hollow where they are imagined, pale where the family does not count.
+    bars: panel -> the bar of the rule.
+    """
+    names = list(dict.fromkeys(rows.family))
+    fig, axes = grid(len(bars), len(bars), (4.6, 0.5 * len(names) + 0.9), sharey=True)
+    for ax, (panel, bar) in zip(axes, bars.items(), strict=True):
+        for row in rows[rows.panel == panel].itertuples():
+            observed, alpha = row.mode == "observed", 1.0 if row.counts else 0.35
+            y = -names.index(row.family) + (0.13 if observed else -0.13)
+            colour = COLOURS[("other" if observed else "labelled") if row.family in FAMILIES else "pixels"]
+            ax.hlines(y, row.low, row.high, color=colour, lw=2, alpha=alpha)
+            ax.plot(row.estimate, y, "o", ms=6, color=colour, mfc=colour if observed else "white", alpha=alpha)
+        ax.axvline(0, color="0.7", lw=0.8)
+        ax.axvline(bar, color="0.7", lw=0.8, ls="--")
+        ax.set(xlabel=panel)
+        ax.set_yticks(-np.arange(len(names)), names)
+    axes[0].plot([], [], "o", color=COLOURS["other"], label="contact observed")
+    axes[0].plot([], [], "o", mfc="white", color=COLOURS["labelled"], label="contact imagined")
+    fig.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return rows
+
+
+def by_view(rows: pd.DataFrame) -> pd.DataFrame:
+    """Coefficients by view of the world, a line a family: rows of `views`."""
+    names = list(dict.fromkeys(rows.family))
+    lines = []
+    for i, (family, own) in enumerate(rows.groupby("family", sort=False)):
+        x, colour = np.arange(len(own)) + 0.06 * (i - (len(names) - 1) / 2), sns.color_palette("crest", len(names))[i]
+        bounds = tuple(own[name].to_numpy() for name in ("estimate", "low", "high"))
+        lines.append(Line(family, x, None, colour, bounds=bounds, bars=True))
+    seen = list(dict.fromkeys(rows["view"]))
+    axis = lambda ax: (ax.set_xticks(np.arange(len(seen)), seen), ax.set_xlabel("view of the world"))  # noqa: E731
+    draw(lines, "view", "rho", axis, size=(6.4, 3.6), label="rho", legend="inside")
+    return rows[["family", "view", "estimate", "low", "high"]]
+
+
+def spectra(results: Results, readout: str, names: list[str], mark: float) -> pd.DataFrame:
+    """rho against similarity, a panel a family with the pixel control dashed: other in colour, drifter green."""
+    t = results.pick("coefficients", readout=readout, kind="empathy", exposure=results.exposure, kappa=0.0)
+    pixels = t[(t.family == "pixels") & (t.mover == "other")]
+    lines = []
+    for family in names:
+        own = t[t.family == family]
+        lines += [
+            over_similarity(pixels, "rho", "other, heads on pixels", COLOURS["pixels"], panel=family, style="--"),
+            *_other_and_drifter(own, family),
+        ]
+    axis = similarity_axis(mark, small=True)
+    return draw(lines, "similarity", "rho", axis, turned, label=f"rho, {readout} head", sharex=True)
+
+
+def _other_and_drifter(own: pd.DataFrame, panel: str) -> list[Line]:
+    parts = (("drifter", COLOURS["drifter"], ":"), ("other", COLOURS["other"], "-"))
+    there = [(m, c, style, own[own.mover == m]) for m, c, style in parts]
+    return [
+        over_similarity(rows, "rho", m, c, panel=panel, style=style)
+        for m, c, style, rows in there
+        if rows.rho.notna().any()
+    ]
+
+
+def external(
+    table: pd.DataFrame, results: Results, panels: dict[str, tuple[str, int, float]], mark: float
+) -> pd.DataFrame:
+    """rho against similarity of agents without a world model: other in colour, drifter green, ours dashed in grey.
+
+    table: as `interop.sb3.measure` has it; panels: title -> family, whether its worlds were eventful, and the exposure
+    of our own value functions there.
+    """
+    t, lines = table[table.kind == "empathy"], []
+    for title, (family, eventful, exposure) in panels.items():
+        at = {"family": "recurrent", "readout": "value", "kind": "empathy", "mover": "other", "kappa": 0.0}
+        ours = results.pick("coefficients", exposure=exposure, **at)
+        name = "other, value function on a world model"
+        lines.append(over_similarity(ours, "rho", name, COLOURS["pixels"], panel=title, style="--"))
+        lines += _other_and_drifter(t[(t.family == family) & (t.eventful == eventful)], title)
+    axis = similarity_axis(mark)
+    return draw(lines, "similarity", "rho", axis, turned, columns=2, size=(3.7, 2.9), label="rho, value", sharex=True)
+
+
+def by_property(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """rho of every family against what its codes are like, one panel a property; table: families by columns."""
+    fig, panels = grid(len(names), 2, (3.7, 2.9), sharey=True)
+    for ax, (name, label) in zip(panels, names.items(), strict=True):
+        ax.plot(table[name], table.rho, "o", color=COLOURS["other"])
+        for family, x, y in zip(table.index, table[name], table.rho, strict=True):
+            if np.isfinite(x):
+                ax.annotate(family, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        ax.margins(x=0.25, y=0.15)
+        ax.set(xlabel=label)
+    fig.supylabel("rho", fontsize=11)
+    return table.reset_index()

@@ -1,0 +1,369 @@
+"""How the paper draws: a small grammar of curves over agents, estimates on a line, and heat maps.
+
+Every function draws on a new figure and returns the tidy numbers that it drew.  One colour per mover and control.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .. import drawings, stats
+from ..drawings import BODIES
+from ..world import State
+
+COLOURS = BODIES | {"recurrent": BODIES["other"], "pixels": "#6f6f6f", "untrained": "#b0b0b0", "labelled": "#6b2d6b"}
+NAMES = {"recurrent": "world model", "pixels": "pixels (control)", "untrained": "untrained (control)"}
+STYLES = {"recurrent": "-", "pixels": "--", "untrained": ":"}
+RHO = "empathy coefficient rho"
+
+AxisOf = Callable[[Axes], None]  # lays out the horizontal axis of a panel
+Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high [L]
+
+
+def style() -> None:
+    """The paper's look; call once per chapter."""
+    sns.set_theme(style="ticks", context="notebook", font="DejaVu Sans")
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "axes.titlesize": "medium",
+            "svg.hashsalt": "vicarious",
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over agents in a panel: values y [n, L] at x [L], drawn as their mean with a pointwise 95% interval.
+
+    bounds: mean, low and high [L] instead of values.  agents: every agent as a thin line too.  bars: intervals as bars
+    and not as a band.  counts [L]: levels that are joined, the others hollow.  style: of the line, with a marker.
+    """
+
+    series: str
+    x: np.ndarray
+    y: np.ndarray | None = None
+    colour: str | tuple = COLOURS["other"]
+    panel: str = ""
+    style: str = "-"
+    bounds: Bounds | None = None
+    agents: bool = False
+    bars: bool = False
+    counts: np.ndarray | None = None
+
+    def intervals(self) -> Bounds:
+        if self.bounds is not None:
+            return self.bounds
+        found = [stats.interval(column[np.isfinite(column)], resamples=999) for column in self.y.T]
+        return tuple(np.array([getattr(i, name) for i in found]) for name in ("estimate", "low", "high"))
+
+
+def draw(
+    lines: Iterable[Line],
+    x: str,
+    y: str = "rho",
+    axis: AxisOf = lambda ax: None,
+    scale: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    columns: int = 3,
+    size: tuple[float, float] = (3.4, 3.1),
+    label: str = RHO,
+    legend: str = "outside",
+    zero: bool = True,
+    **shared,
+) -> pd.DataFrame:
+    """Curves in panels.  x, y: what they are, as the columns of the numbers call it; scale: where x is drawn.
+
+    legend: `outside`, or `inside` every panel.  Returns panel, series, x, y, low, high.
+    """
+    lines = list(lines)
+    panels = list(dict.fromkeys(line.panel for line in lines))
+    fig, axes = grid(len(panels), columns, size, **{"sharey": True, **shared})
+    rows = []
+    for ax, panel in zip(axes, panels, strict=True):
+        if zero:
+            ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        for line in (line for line in lines if line.panel == panel):
+            bounds = line.intervals()
+            _draw_line(ax, line, scale(line.x), bounds)
+            rows += [(panel, line.series, *at) for at in zip(line.x, *bounds, strict=True) if np.isfinite(at[1])]
+        ax.set_title(panel)
+        axis(ax)
+        if legend == "inside":
+            ax.legend(fontsize=8)
+    fig.supylabel(label, fontsize=11)
+    if legend == "outside":
+        handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        fig.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=9)
+    return pd.DataFrame(rows, columns=["panel", "series", x, y, "low", "high"])
+
+
+def _draw_line(ax: Axes, line: Line, x: np.ndarray, bounds: Bounds) -> None:
+    mean, low, high = bounds
+    counts = np.ones(len(x), bool) if line.counts is None else line.counts
+    if line.agents:
+        ax.plot(x, line.y.T, color=line.colour, lw=0.5, alpha=0.3)
+    single = {"marker": "D", "ms": 7, "ls": ""} if len(x) == 1 else {"ls": line.style, "marker": "o", "ms": 3.5}
+    if line.bars:
+        ax.vlines(x[counts], low[counts], high[counts], color=line.colour, lw=1.2)
+    elif len(x) > 1:
+        ax.fill_between(x[counts], low[counts], high[counts], color=line.colour, alpha=0.18, lw=0)
+    ax.plot(x[counts], mean[counts], color=line.colour, label=line.series, **single)
+    there = ~counts & np.isfinite(mean)
+    if there.any():
+        error = np.stack([mean - low, high - mean])[:, there]
+        ax.errorbar(x[there], mean[there], error, fmt="o", ms=4, mfc="white", color=line.colour, lw=0.8)
+
+
+def grid(count: int, columns: int, size: tuple[float, float], **how) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels of a size in inches, and their axes."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(size[0] * columns + 0.4, size[1] * rows + 0.4), squeeze=False, **how
+    )
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return fig, list(axes.flat[:count])
+
+
+def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = None) -> pd.DataFrame:
+    """Estimates with intervals; rows: label, estimate, low, high and colour; a dashed bar, a grey band about 0."""
+    _, ax = plt.subplots(figsize=(8.4, 0.29 * len(rows) + 0.9))
+    y = np.arange(len(rows))[::-1]
+    ax.hlines(y, rows.low, rows.high, color=rows.colour, lw=2)
+    ax.scatter(rows.estimate, y, color=rows.colour, zorder=3)
+    ax.axvline(0, color="0.7", lw=0.8)
+    if bar is not None:
+        ax.axvline(bar, color="0.7", lw=0.8, ls="--")
+    if band is not None:
+        ax.axvspan(-band, band, color="0.93", zorder=0)
+    ax.set_yticks(y, rows.label)
+    ax.set_xlabel("estimate over agents, 95% interval")
+    return rows.drop(columns="colour")
+
+
+def points(
+    panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, line: str = "", size: float = 3.3
+) -> pd.DataFrame:
+    """Scatter of x and y [n] in panels; line: `identity`, or `fit`, the least-squares line through all of them."""
+    _, axes = grid(len(panels), len(panels), (size, size), sharex=line == "identity", sharey=True)
+    ends = [f(np.concatenate([np.ravel(v) for pair in panels.values() for v in pair])) for f in (np.min, np.max)]
+    for ax, (title, (one, two)) in zip(axes, panels.items(), strict=True):
+        if line == "identity":
+            ax.plot(ends, ends, color="0.8", lw=1, zorder=0)
+        if line == "fit" and len(one) > 1:
+            ax.axline((one.mean(), two.mean()), slope=np.polyfit(one, two, 1)[0], color="0.6", lw=1)
+        many = len(one) > 500
+        ax.scatter(
+            one, two, s=4 if many else 16, color=COLOURS["other"], alpha=0.25 if many else 0.8, lw=0, rasterized=many
+        )
+        ax.set(title=title, xlabel=x)
+    axes[0].set_ylabel(y)
+    parts = [pd.DataFrame({"panel": title, x: one, y: two}) for title, (one, two) in panels.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: float = 1.0, **how) -> pd.DataFrame:
+    """Heat maps side by side, numbers in their cells.  Returns panel, row, column, value."""
+    _, axes = grid(len(tables), len(tables), size)
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        own = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", "annot": True, "fmt": ".2f", "cbar": False}
+        sns.heatmap(table, annot_kws={"size": 7}, ax=ax, **(own | how))
+        ax.tick_params(labelsize=8)
+        ax.set(title=title, xlabel="", ylabel="")
+    long = {
+        title: table.rename_axis("row").reset_index().melt("row", var_name="column") for title, table in tables.items()
+    }
+    return pd.concat([table.assign(panel=title) for title, table in long.items()]).dropna()
+
+
+def turned(s: np.ndarray) -> np.ndarray:
+    """Where a similarity is drawn: levels are uniform in angle, identical appearance on the right."""
+    return -np.degrees(np.arccos(np.clip(np.asarray(s, float), 0, 1)))
+
+
+def similarity_axis(mark: float | None = None, confused: float | None = None, small: bool = False) -> AxisOf:
+    """Angle on the axis, similarity written on the ticks, identical appearance grey.
+
+    confused: the lowest similarity at which self and other are confused; hatched from there.
+    """
+
+    def lay_out(ax: Axes) -> None:
+        s = np.array([0, 0.59, 0.95] if small else [0, 0.31, 0.59, 0.81, 0.95, 1])
+        ax.set_xticks(turned(s), [f"{x:g}" for x in s])
+        ax.set_xlabel("similarity" if small else "similarity, s = cos(angle)")
+        ax.axvspan(-4.5, 0.5, color="0.93", zorder=0)
+        if confused is not None:
+            ax.axvspan(turned(confused) - 4.5, 0.5, fill=False, hatch="////", ec="0.6", lw=0, zorder=0)
+        if mark is not None:
+            ax.axvline(turned(mark), color="0.75", lw=0.8, zorder=0)
+
+    return lay_out
+
+
+def training_axis(last: float, label: str = "updates") -> AxisOf:
+    """A logarithmic axis that begins with the untrained agent at 0."""
+
+    def lay_out(ax: Axes) -> None:
+        ax.set_xscale("symlog", linthresh=10, linscale=0.3)
+        ax.set(xlim=(0, last * 1.05), xlabel=label)
+        ticks = [0, *(10**k for k in range(2 if last > 5000 else 1, int(np.log10(last)) + 1))]
+        ax.set_xticks(ticks, ["0", *(f"{t:,}" if t < 10_000 else f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
+        ax.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
+
+    return lay_out
+
+
+def over_similarity(table: pd.DataFrame, value: str, series: str, colour: str, **own) -> Line:
+    """The line of a table's rows (seed, similarity, value) over similarity."""
+    wide = table.pivot_table(index="seed", columns="similarity", values=value, observed=True)
+    return Line(series, wide.columns.to_numpy(float), wide.to_numpy(), colour, **own)
+
+
+def by_family(table: pd.DataFrame, value: str, panel: str = "") -> list[Line]:
+    """Lines of the world model and of its controls over similarity, of a table of one mover."""
+    return [
+        over_similarity(table[table.family == f], value, NAMES[f], COLOURS[f], panel=panel, style=STYLES[f])
+        for f in ("untrained", "pixels", "recurrent")
+    ]
+
+
+def exposure_colours(exposures: Sequence[float]) -> dict[float, tuple]:
+    """One colour an exposure, grey for none."""
+    some = [p for p in exposures if p > 0]
+    return {0.0: (0.45, 0.45, 0.45)} | dict(zip(some, sns.color_palette("flare", len(some)), strict=True))
+
+
+# Pictures of scenes
+
+
+def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
+    """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
+    size = round(states[0].items.shape[2] ** 0.5)
+    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout="none")
+    fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)
+
+    def draw(frame: int) -> list:
+        ax.clear()
+        drawings.scene(ax, states[frame], ladder)
+        ax.set_title(captions[frame], fontsize=10)
+        return []
+
+    movie = FuncAnimation(fig, draw, frames=len(states))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "episode.gif"
+        movie.save(path, writer=PillowWriter(fps=2), dpi=80)
+        data = base64.b64encode(path.read_bytes()).decode()
+    plt.close(fig)
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
+
+
+def filmstrip(
+    states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int, shown: int
+) -> pd.DataFrame:
+    """The frames of one event for each mover, and under them what the heads predict.
+
+    states: mover -> frames of scene `shown`; traces: columns mover, scene, frame, readout, prediction; event: the frame
+    of contact.  Dots are the scene in the pictures, lines the mean over all scenes.
+    """
+    frames = list(range(event - 2, len(next(iter(states.values())))))
+    fig = plt.figure(figsize=(9, 6.6))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1.1, 1])
+    axes = top.subplots(len(states), len(frames))
+    for row, (mover, sequence) in zip(axes, states.items(), strict=True):
+        for ax, t in zip(row, frames, strict=True):
+            drawings.scene(ax, sequence[t], ladder, drifter=mover == "drifter")
+            if mover == next(iter(states)):
+                ax.set_title(
+                    {event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context"), fontsize=10
+                )
+        where = {"va": "center", "ha": "center", "transform": row[0].transAxes}
+        row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, **where)
+    for ax, readout in zip(bottom.subplots(1, 2, sharex=True), ("reward", "value"), strict=True):
+        for mover, part in traces[traces.readout == readout].groupby("mover", sort=False):
+            mean = part.groupby("frame").prediction.mean()
+            one = part[part.scene == shown]
+            ax.plot(mean.index - event, mean, color=COLOURS[mover], label=f"{mover} meets it")
+            ax.plot(one.frame - event, one.prediction, "o", ms=4, color=COLOURS[mover], alpha=0.7)
+        ax.axvline(0, color="0.8", zorder=0)
+        ax.axhline(0, color="0.8", zorder=0, lw=0.8)
+        ax.set(title=f"predicted {readout} of the self", xlabel="frames from contact", ylabel=readout)
+    bottom.axes[0].legend(fontsize=9, loc="upper left")
+    return traces.groupby(["mover", "readout", "frame"], sort=False).prediction.mean().reset_index()
+
+
+def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
+    """Channels [H, W, C] as pictures: one row per entry, one column per channel."""
+    fig, axes = plt.subplots(len(rows), len(names), figsize=(1.15 * len(names), 0.62 * len(rows) + 0.3), squeeze=False)
+    for line, (title, picture) in zip(axes, rows.items(), strict=True):
+        for ax, channel in zip(line, range(picture.shape[-1]), strict=True):
+            ax.imshow(picture[..., channel], cmap="RdBu_r", vmin=-1.1, vmax=1.1)
+            ax.set(xticks=[], yticks=[])
+            sns.despine(ax=ax, left=True, bottom=True)
+        line[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name, fontsize=8)
+    return fig
+
+
+def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
+    """Figures behind one slider, as HTML that stands alone in the page; frames: (label, figure), which are closed."""
+    images = []
+    for i, (label, fig) in enumerate(frames):
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=100, bbox_inches=None)
+        plt.close(fig)
+        shown = "block" if i == len(frames) - 1 else "none"
+        data = base64.b64encode(buffer.getvalue()).decode()
+        images.append(
+            f'<img alt="{alt} {label}" data-label="{label}" style="display:{shown};max-width:100%;margin:0" '
+            f'src="data:image/png;base64,{data}">'
+        )
+    last, label = len(frames) - 1, frames[-1][0]
+    script = (
+        "var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;"
+        "m.forEach(function(x,k){x.style.display=k===i?'block':'none'});"
+        "f.querySelector('output').textContent=m[i].dataset.label;"
+    )
+    return (
+        f'<figure id="{name}" style="margin:0"><div>{"".join(images)}</div>'
+        f'<label style="display:flex;gap:.8em;align-items:center">step '
+        f'<input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training" '
+        f'oninput="{script}"><output style="min-width:12em">{label}</output></label></figure>'
+    )
+
+
+def step(lines: list[Line], own: float, title: str) -> Figure:
+    """One step of training: curves over similarity, every agent a thin line, and the self's own coefficient."""
+    self_ = Line("self", np.array([1.0]), np.array([[own]]), COLOURS["self"], title)
+    lines = [replace(line, panel=title, agents=True) for line in lines]
+    draw(
+        [*lines, self_],
+        "similarity",
+        axis=similarity_axis(),
+        scale=turned,
+        size=(6.0, 3.3),
+        label="coefficient",
+        legend="inside",
+    )
+    plt.gca().set_ylim(-0.35, 1.25)
+    return plt.gcf()

@@ -1,0 +1,362 @@
+"""The results at hand as tables, and the one way to ask them: a coefficient of given agents, under given conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from .. import config, metrics, models, stats
+from ..config import Stage
+from ..metrics import CONTROLS
+from ..pipeline import missing
+from ..store import Store
+from .studies import AXES, NEXT, PRIVILEGED
+
+S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
+FULL = 1.0  # exposure p at which couplings are planted
+DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
+USUAL = {"view": "allocentric", "stop": 0, "state": 0}  # of agents, unless asked for others
+BY_TRUTH = ("precision", "extinction", "decoupling")  # tables of slopes that are coefficients over the true ones
+
+
+class MissingTable(LookupError):
+    """These results hold no such table."""
+
+
+class Results:
+    """Coefficients, gates and measures of all agents at hand, further tables by name, and where they are read.
+
+    interventions: coefficients after them; precision: by half and set of scenes; development: during joint training;
+    extinction: during fine-tuning on labels of the other's contacts, and progress what was learnt from then; curves:
+    while reward models of every capacity learnt, with own R2; imagined: of frames that world models imagined;
+    decoupling: after a coupling had ceased; nearness: of items in value, by what they are worth to the self.
+    altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
+    """
+
+    def __init__(
+        self,
+        coefficients: pd.DataFrame,
+        gates: pd.DataFrame,
+        measures: pd.DataFrame,
+        *,
+        s: float = S,
+        exposure: float = P,
+        altered: bool = False,
+        calibrated: bool = False,
+        **tables: pd.DataFrame | None,
+    ):
+        self.coefficients, self.gates, self.measures = coefficients, gates, measures
+        self.where = {"s": s, "exposure": exposure, "altered": altered, "calibrated": calibrated}
+        self.s, self.exposure, self.altered, self.calibrated = s, exposure, altered, calibrated
+        own = {"coefficients": coefficients, "gates": gates, "measures": measures}
+        self.tables = own | {name: table for name, table in tables.items() if table is not None}
+        self._groups: dict[tuple, dict] = {}
+
+    @classmethod
+    def of(
+        cls,
+        responses: pd.DataFrame,
+        measures: pd.DataFrame,
+        interventions: pd.DataFrame | None = None,
+        development: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+        curves: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] | None = None,
+        imagined: tuple[pd.DataFrame, pd.Series] | None = None,
+        **more,
+    ) -> Results:
+        """From the tidy tables of a study; the rows of family `truth` are the yardstick.
+
+        development: slopes, and the yardstick of the scenes that were evaluated then; curves: these, and what was
+        learnt; imagined: slopes, and what an imagined contact is worth (`metrics.expected`).
+        """
+        of_truth = responses.family == "truth"
+        responses, truth = responses[~of_truth], responses[of_truth]
+        table = metrics.coefficients(responses, truth)
+        for name in BY_TRUTH:
+            if more.get(name) is not None:
+                more[name] = metrics.relative(more[name], truth)
+        if interventions is not None:
+            more["interventions"] = metrics.over_truth(interventions, table)
+        if development is not None:
+            more["development"] = metrics.relative(*development)
+        if curves is not None:
+            more["curves"] = _with_r2(*curves)
+        if imagined is not None:
+            more["imagined"] = metrics.over_expected(*imagined)
+        if (responses.readout == "value").any():
+            more["nearness"] = metrics.nearness(responses, truth)
+        return cls(table, metrics.competence(table, measures), measures, **more)
+
+    def read_at(self, **where) -> Results:
+        """The same results, read elsewhere."""
+        return Results(**self.tables, **(self.where | where))
+
+    @property
+    def preregistered(self) -> bool:
+        """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
+        return self.s == S and self.exposure == P and not self.altered
+
+    def has(self, name: str) -> bool:
+        return name in self.tables
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Raises MissingTable."""
+        if name not in self.tables:
+            raise MissingTable(f"there is no table {name} among these results")
+        return self.tables[name]
+
+    def pick(self, name: str, **where) -> pd.DataFrame:
+        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise."""
+        table = self.table(name)
+        where = {k: v for k, v in USUAL.items() if k in table} | where
+        text = tuple(sorted(k for k, v in where.items() if isinstance(v, str)))
+        if text:
+            if (name, text) not in self._groups:  # long tables are asked many times
+                self._groups[name, text] = dict(list(table.groupby(list(text), observed=True)))
+            table = self._groups[name, text].get(tuple(where[k] for k in text), table[:0])
+        for column in where.keys() - set(text):
+            table = table[np.isclose(table[column], where[column])]
+        return table
+
+    def ask(self, name: str, seeds: Sequence[int], s: float | None, over: str | None = None, **where):
+        """`rho` of a table's rows at similarity s, by default the results' own (1 for the self)."""
+        s = (1.0 if where.get("mover") == "self" else self.s) if s is None else s
+        return rho(self.pick(name, **where), seeds, s, over)
+
+    def split_by_gate(
+        self, readout: str, family: str = "recurrent", exposure: float | None = None, view: str | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Seeds that pass the readout's gate, and those that do not."""
+        where = {"exposure": self.exposure if exposure is None else exposure, **_view(self.gates, family, view)}
+        g = self.pick("gates", readout=readout, family=family, kappa=0.0, **where)
+        return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
+
+    def rho(
+        self,
+        readout: str,
+        seeds: Sequence[int],
+        family: str = "recurrent",
+        mover: str = "other",
+        s: float | None = None,
+        kind: str = "empathy",
+        exposure: float | None = None,
+        kappa: float = 0.0,
+        view: str | None = None,
+    ) -> np.ndarray:
+        """Coefficient [n] of the given seeds, in their order; NaN where an agent is missing."""
+        where = {"exposure": self.exposure if exposure is None else exposure, **_view(self.coefficients, family, view)}
+        where |= {"readout": readout, "family": family, "mover": mover, "kind": kind, "kappa": kappa}
+        return rho(self.pick("coefficients", **where), seeds, self.s if s is None else s)
+
+    def foreseen(
+        self,
+        readout: str,
+        seeds: Sequence[int],
+        family: str = "recurrent",
+        mover: str = "other",
+        s: float | None = None,
+    ) -> np.ndarray:
+        """Coefficient [n] of contacts that were imagined; NaN where an agent imagines nothing."""
+        if not self.has("imagined"):
+            return np.full(len(seeds), np.nan)
+        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure, "kappa": 0.0}
+        return rho(self.pick("imagined", **where), seeds, self.s if s is None else s)
+
+    def recovered(self, readout: str, seeds: Sequence[int], s: float, kind: str = "empathy") -> np.ndarray:
+        """Planted and recovered coupling [n, couplings, 2] of the given seeds' agents that had every label."""
+        kappas = sorted(self.pick("coefficients", family="recurrent", exposure=FULL).kappa.unique())
+        if len(kappas) < 2:
+            return np.full((len(seeds), 1, 2), np.nan)
+        found = [self.rho(readout, seeds, s=s, kind=kind, exposure=FULL, kappa=kappa) for kappa in kappas]
+        return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(found, 1)], -1)
+
+    def curve(
+        self, readout: str, seeds: Sequence[int], family: str = "recurrent", mover: str = "other"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
+        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure}
+        t = self.pick("coefficients", kind="empathy", kappa=0.0, **where)
+        s, found = rho(t[t.similarity < 1], seeds, over="similarity")
+        return 90 - np.degrees(np.arccos(s)), found
+
+    def moved(
+        self,
+        readout: str,
+        seeds: Sequence[int],
+        path: str,
+        family: str = "recurrent",
+        s: float | None = None,
+        mover: str = "other",
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
+        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure, "kappa": 0.0}
+        return rho(self.pick("interventions", path=path, **where), seeds, self.s if s is None else s, "alpha")
+
+    def measure(
+        self,
+        name: str,
+        seeds: Sequence[int],
+        family: str = "recurrent",
+        mover: str = "other",
+        s: float | None = None,
+        **where,
+    ) -> np.ndarray:
+        """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
+        where = _view(self.measures, family, where.pop("view", None)) | where | {"family": family}
+        found = rho(
+            self.pick("measures", measure=name, mover=mover, **where), seeds, self.s if s is None else s, value="value"
+        )
+        if not name.startswith(("transfer", "null")):
+            return found
+        within = rho(self.pick("measures", measure="r2", mover="self", **where), seeds, 1.0, value="value")
+        return np.where(within >= DECODABLE, found, np.nan)
+
+    def decodable(self, seeds: Sequence[int], family: str = "recurrent") -> bool:
+        """Whether a probe tells who moved in the codes of these agents; not if any was not probed."""
+        return bool(seeds) and bool(np.mean(self.measure("auc", seeds, family)) >= metrics.IDENTITY)
+
+    def excess(self, readout: str, seeds: Sequence[int], own: np.ndarray | None = None, **where) -> np.ndarray:
+        """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed.
+
+        own: coefficients [n] that are compared with theirs, by default the reference agents'.
+        """
+        own = self.rho(readout, seeds, **where) if own is None else own
+        return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
+
+    @cached_property
+    def families(self) -> set[str]:
+        """Of agents in the usual view whose heads are at hand."""
+        return set(self.gates.family)
+
+
+def _view(table: pd.DataFrame, family: str, view: str | None) -> dict[str, str]:
+    return {"view": view or PRIVILEGED.get(family, USUAL["view"])} if "view" in table else {}
+
+
+def rho(
+    table: pd.DataFrame, seeds: Sequence[int], s: float | None = None, over: str | None = None, value: str = "rho"
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """`value` [n] of each seed, or the levels [L] of a column and `value` [n, L] along it; NaN where there is none.
+
+    Interpolated to similarity s; several rows of one agent (sides, halves) are averaged, each weighted by its scenes.
+    """
+    keys, empty = ["seed", *([over] if over else [])], np.full((len(seeds), 1), np.nan)
+    if not len(table) or table[value].isna().all():
+        return (np.zeros(1), empty) if over else empty[:, 0]
+    if s is not None:
+        table = metrics.at_similarity(_averaged(table, [*keys, "similarity"], value), s, value)
+    if over is None:
+        return table.set_index("seed")[value].reindex(seeds).to_numpy()
+    wide = table.pivot_table(index="seed", columns=over, values=value).reindex(seeds)
+    return wide.columns.to_numpy(), wide.to_numpy()
+
+
+def text(x: np.ndarray, digits: int = 3) -> str:
+    """Mean over the agents that have a value, x [n], with its interval; nothing where none has one."""
+    found = stats.interval(x[np.isfinite(x)])
+    return f"{found:.{digits}f}" if found.n else ""
+
+
+def _averaged(table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
+    if "n_scenes" not in table or not table.duplicated(keys).any():
+        return table[[*keys, value]]
+    total = table[keys].assign(total=table[value] * table.n_scenes, n_scenes=table.n_scenes)
+    total = total.groupby(keys, observed=True)[["total", "n_scenes"]].sum()
+    return (total.total / total.n_scenes).rename(value).reset_index()
+
+
+def _with_r2(slopes: pd.DataFrame, truth: pd.DataFrame, learning: pd.DataFrame) -> pd.DataFrame:
+    """Learning curves as coefficients `rho`, with own-reward R2 beside."""
+    own = learning[learning.measure == "reward_r2"].drop(columns="measure").rename(columns={"value": "r2"})
+    found = metrics.relative(slopes.assign(readout="reward", kind="empathy"), truth)
+    return found.merge(own, on=[c for c in own if c != "r2"], how="left")
+
+
+# From runs to results
+
+
+def agent_columns(run: Stage) -> dict:
+    """What tells agents apart in a table: seed, family (or what else is particular to it), view, exposure, kappa.
+
+    stop, state: of the world model, 0 where it has none; sizes where those are varied.
+    """
+    data, model, head = (run.find(kind) for kind in (config.Episodes, config.Model, config.Heads))
+    if data is None:
+        return {"seed": -1, "family": "truth", **USUAL, "exposure": 0.0, "kappa": 0.0}
+    own = {"seed": data.seed, "view": data.world.view}
+    if model is None:
+        return own | {"family": run.algorithm, "exposure": 1.0, "kappa": 0.0, "eventful": int(data.world.eventful > 0)}
+    family = "solitary" if data.world.solitary else "alien" if data.world.taste == "alien" else model.family
+    own |= {"family": family, "stop": model.stop or 0, "state": model.state or 0}
+    if head is not None:
+        own |= {"exposure": getattr(run, "exposure", head.exposure), "kappa": head.kappa}
+        own["family"] = family if head.label_source == "own" else head.label_source
+    if run.stage == "decoupling":
+        own |= {"weight_decay": run.weight_decay, "head_width": head.width, "past": run.past}
+    varied = run.stage == "curve"
+    if varied or model.state:
+        own |= {axis.column: axis.read(run) for axis in AXES.values() if varied or axis.part != "head"}
+    return own
+
+
+def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
+    """One tidy table over runs that are at hand, with the columns of `agent_columns`; None where no run has it."""
+    of = {run.address: run for run in runs}
+    frame = store.rows(list(of), table)
+    if frame is None:
+        return None
+    there = frame.address.unique()
+    agents = pd.DataFrame([agent_columns(of[address]) for address in there], index=there)
+    agents = agents.loc[frame.address.astype(str)].reset_index(drop=True)
+    return pd.concat([frame.drop(columns=["address", *agents], errors="ignore"), agents], axis=1)
+
+
+def losses(runs: list[Stage], store: Store) -> pd.DataFrame:
+    """How well the world models of these runs know the world: `agent_columns`, and `loss`, held-out ones summed."""
+    rows = []
+    for run in {c.model: c for c in runs if c.stage == "curve"}.values():
+        if models.FAMILIES[run.model.family].trained:
+            measures = store.read(run.model.address).tables["measures"]
+            loss = measures[measures.measure.str.endswith("_loss")].value.sum()
+            rows.append({**agent_columns(run), "loss": loss})
+    return pd.DataFrame(rows)
+
+
+def at_hand(runs: list[Stage], store: Store) -> list[Stage]:
+    """The runs of those seeds that are complete, with the battery; nothing where there is no battery."""
+    by_seed: dict[int, list[Stage]] = {}
+    for run in runs:
+        by_seed.setdefault(agent_columns(run)["seed"], []).append(run)
+    whole = {seed: group for seed, group in by_seed.items() if not missing(group, store)}
+    return [run for group in whole.values() for run in group] if -1 in whole and len(whole) > 1 else []
+
+
+def collect(runs: list[Stage], store: Store, **where) -> Results:
+    """Results of runs that are at hand.  Scenes evaluated only while agents learnt are a yardstick of their own."""
+    while_learning = {run.battery for run in runs if run.stage in ("joint", "curve")}
+    while_learning -= {run.battery for run in runs if isinstance(run, config.Responses)}
+    usual = [run for run in runs if run not in while_learning and run.stage != "outsider"]
+    names = ("responses", "measures", "interventions", "progress", *BY_TRUTH)
+    tables = {name: load(usual, store, name) for name in names}
+    truth = load(list(while_learning) or runs, store, "responses")
+    if (slopes := load(usual, store, "development")) is not None:
+        tables["development"] = slopes, truth
+    if (slopes := load(usual, store, "curves")) is not None:
+        tables["curves"] = slopes, truth, load([run for run in usual if run.stage == "curve"], store, "learning")
+    if (slopes := load(usual, store, "imagined")) is not None:
+        tables["imagined"] = slopes, _expected(usual, store, tables["responses"])
+    if tables["responses"] is None:
+        tables["responses"] = truth
+    return Results.of(**tables, **where)
+
+
+def _expected(runs: list[Stage], store: Store, responses: pd.DataFrame) -> pd.Series:
+    """What contacts are worth that have to be imagined, from the true returns among these runs."""
+    battery = next(run.battery for run in runs if run.stage == "imagined")
+    later, ahead = (
+        store.read(config.Returns(battery=b).address).tables["returns"]
+        for b in (battery, battery.model_copy(update={"gamma": NEXT}))
+    )
+    return metrics.expected(responses[responses.family == "truth"], later, ahead, battery.gamma)

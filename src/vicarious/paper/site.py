@@ -1,0 +1,309 @@
+"""What pages show beside prose and figures: numbers of figures, verdicts in a line, the explorer, provenance, cost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from html import escape
+from importlib import metadata
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from .. import config, drawings, metrics, models, stats
+from ..battery import MOVERS
+from ..config import Stage
+from ..execute import family
+from ..store import Store, home
+from . import chapters, plots
+from .results import Results
+
+CONVERGED = "converged"  # heads trained on a frozen world model; other stages are updates of joint training
+MADE_WITH = ["stage", "device", "threads", "precision", "python", "torch"]
+CHAPTERS = "chapters"  # group of the benchmark's rows that are about single ones
+
+
+def show(source: chapters.Source, name: str, numbers: pd.DataFrame | None = None) -> None:
+    """Show the current figure, and glue to it, for the page to put under it, its provenance and numbers, `name`.csv."""
+    from IPython.display import HTML
+    from myst_nb import glue
+
+    glue(f"caption-{name}", HTML(note(source.provenance(), name, numbers)), display=False)
+    plt.show()
+
+
+def note(provenance: str, name: str, numbers: pd.DataFrame | None) -> str:
+    """HTML of one figure's provenance and of its numbers (to four digits), which the page itself carries."""
+    link = "no numbers"
+    if numbers is not None:
+        rounded = numbers.map(lambda v: float(f"{v:.4g}") if isinstance(v, float) else v)
+        text = base64.b64encode(rounded.to_csv(index=False).encode()).decode()
+        count = f"numbers (CSV, {len(numbers):,} rows)"
+        link = f'<a download="{escape(name)}.csv" href="data:text/csv;base64,{text}">{count}</a>'
+    return f'<details class="caption-note"><summary>{link} · provenance</summary>{escape(provenance)}</details>'
+
+
+def forest(verdicts: pd.DataFrame) -> str:
+    """HTML of every prediction in a line: estimate on a common axis, its interval, the rule's bar, verdict and n.
+
+    verdicts: from `predictions.verdicts`.  Text and colours are the page's own, so that it can be read in the dark, on
+    a phone and by a screen reader.
+    """
+    live = verdicts[(verdicts.verdict != "pending") & (verdicts.n > 0)]
+    low, high = live.ci_low.min(), live.ci_high.max()
+    place = lambda v: 100 * (0.02 + 0.96 * (np.clip(v, low, high) - low) / max(high - low, 1e-9))  # noqa: E731
+    rows = [_forest_row(row, place) for row in verdicts.to_dict("records")]
+    head = "".join(f"<th>{name}</th>" for name in ("prediction", "estimate, 95% interval", "", "verdict", "n"))
+    return f'<table class="forest"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _forest_row(row: dict, place: Callable[[float], float]) -> str:
+    live, name = row["verdict"] != "pending" and row["n"] > 0, escape(row["id"])
+    link = f'<a href="{row["chapter"]}.html">{name}</a>'
+    claim = f"{link if live else name} {escape(row['claim'])}"
+    cells = {"claim": claim, "plot": "", "text": "", "verdict": row["verdict"], "n": ""}
+    if live:
+        at, low, high = (place(row[k]) for k in ("estimate", "ci_low", "ci_high"))
+        marks = [("zero", f"left:{place(0.0):.1f}%"), ("interval", f"left:{low:.1f}%;width:{high - low:.1f}%")]
+        if row["conditions"] and row["conditions"][0]["bar"] is not None:
+            marks.append(("bar", f"left:{place(row['conditions'][0]['bar']):.1f}%"))
+        marks.append(("dot", f"left:{at:.1f}%"))
+        cells["plot"] = "".join(f'<i class="{kind}" style="{style}"></i>' for kind, style in marks)
+        cells["text"] = f"{row['estimate']:z.2f} [{row['ci_low']:z.2f}, {row['ci_high']:z.2f}]"
+        cells["n"] = str(row["n"])
+        cells["verdict"] += " (provisional)" if row["provisional"] else ""
+    cells["plot"] = f'<div class="track">{cells["plot"]}</div>'
+    inside = "".join(f'<td class="{kind}">{content}</td>' for kind, content in cells.items())
+    return f'<tr class="{row["verdict"]}">{inside}</tr>'
+
+
+def explorer_data(results: Results) -> dict:
+    """Everything the page shows, ready for JSON.
+
+    kinds: readout -> kind -> valences and the frames that it compares, (contact, phase, sign).  stages: `converged`,
+    and the updates of joint training.  series: [readout, kind, exposure, stage, mover, similarities, means,
+    half-widths of Student's intervals over agents], in coefficients rho; agents: how many there are of either.
+    """
+    trained = results.pick("coefficients", family="recurrent", kappa=0.0).assign(stage=CONVERGED)
+    parts = [trained]
+    if results.has("development"):
+        watched = results.pick("development", family="recurrent")
+        parts.append(watched.assign(stage=watched["update"].astype(int).astype(str)))
+    agents = {stage: int(part.seed.nunique()) for stage, part in zip((CONVERGED, "watched"), parts, strict=False)}
+    columns = ["readout", "kind", "exposure", "stage", "mover", "similarity"]
+    per_agent = pd.concat([p.groupby([*columns, "seed"], observed=True).rho.mean() for p in parts]).dropna()
+    each = per_agent.groupby(level=columns, observed=True).agg(["mean", "sem", "size"])
+    half = each["sem"] * scipy.stats.t.ppf((1 + stats.LEVEL) / 2, np.maximum(each["size"] - 1, 1))
+    each = each.assign(half=half.fillna(0.0)).reset_index()
+    series = [
+        [*(str(k) for k in key[:2]), float(key[2]), *map(str, key[3:]), *_columns(own)]
+        for key, own in each.groupby(columns[:-1], observed=True, sort=False)
+    ]
+    updates = sorted({int(s[3]) for s in series if s[3] != CONVERGED})
+    kinds = {
+        readout: {
+            name: {"valences": kind.valences, "frames": [[*cell, sign] for cell, sign in kind.contrast.items()]}
+            for name, kind in own.items()
+        }
+        for readout, own in metrics.KINDS.items()
+    }
+    return {
+        "kinds": kinds,
+        "stages": [*map(str, updates), CONVERGED],
+        "exposures": sorted({s[2] for s in series}),
+        "movers": list(MOVERS),
+        "agents": agents,
+        "colours": {name: drawings.BODIES[name] for name in MOVERS},
+        "items": {"gain": drawings.ITEMS[1.0], "loss": drawings.ITEMS[-1.0]},
+        "series": series,
+    }
+
+
+def _columns(own: pd.DataFrame) -> tuple[list[float], ...]:
+    own = own.sort_values("similarity")
+    return tuple([round(float(x), 4) for x in own[c]] for c in ("similarity", "mean", "half"))
+
+
+def explorer(results: Results, script: str = "../_static/explorer.js") -> str:
+    """HTML of the explorer: its data and a place for it, which the book's own script fills; no server, no network."""
+    content = json.dumps(explorer_data(results), separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+    empty = '<div id="explorer-view"><noscript>The explorer needs JavaScript.</noscript></div>'
+    numbers = f'<script type="application/json" id="explorer-data">{content}</script>'
+    return f'{empty}{numbers}<script src="{script}" defer></script>'
+
+
+def parameters() -> pd.DataFrame:
+    """Every parameter of every chapter: type, range, default and what it is."""
+    rows = []
+    for chapter, model in chapters.CHAPTERS.items():
+        for name, field in model.model_fields.items():
+            rows.append((chapter, name, chapters.describe(model, name), field.description))
+    return pd.DataFrame(rows, columns=["chapter", "parameter", "values", "what it is"]).set_index("chapter")
+
+
+def made_with(store: Store) -> pd.DataFrame:
+    """Published results by what made them: how many of which stages, and their core-seconds."""
+    made = pd.DataFrame(
+        [{k: str(m.get(k, "not recorded")) for k in MADE_WITH} | {"seconds": m["seconds"]} for m in _manifests(store)]
+    )
+    grouped = made.groupby(MADE_WITH[1:], sort=True)
+    table = grouped.agg(results=("stage", "size"), core_seconds=("seconds", "sum")).reset_index()
+    return table.assign(core_seconds=table.core_seconds.round().astype(int)).rename(
+        columns={"core_seconds": "core-seconds"}
+    )
+
+
+def commits(store: Store) -> pd.DataFrame:
+    """Published results by the commit whose code made them, and what they are."""
+    made = pd.DataFrame([{"commit": m["commit"], "stage": m["stage"]} for m in _manifests(store)])
+    table = made.groupby("commit").stage.agg(["size", lambda s: ", ".join(sorted(set(s)))])
+    return table.set_axis(["results", "stages"], axis=1).sort_values("results", ascending=False)
+
+
+def packages() -> pd.DataFrame:
+    """Installed versions of what this package asks for."""
+    wanted = {re.split(r"[ <>=!\[;]", r, maxsplit=1)[0] for r in metadata.requires("vicarious") if "bench" not in r}
+    return pd.DataFrame([(n, metadata.version(n)) for n in sorted(wanted)], columns=["package", "version"]).set_index(
+        "package"
+    )
+
+
+def _manifests(store: Store) -> list[dict]:
+    return list(store.published["results"].values())
+
+
+def with_agents(runs: list[Stage]) -> list[Stage]:
+    """These runs, their world models and heads, once."""
+    parts = (part for run in runs for part in (run.find(config.Model), run.find(config.Heads), run))
+    return list(dict.fromkeys(part for part in parts if part is not None))
+
+
+def spent(runs: list[Stage], store: Store) -> pd.DataFrame:
+    """What the results of a study cost that are at hand, as their manifests keep it.
+
+    Columns: stage, family, device, results, each (median seconds of one), all (seconds of all of them).
+    """
+    stages = [stage for stage in with_agents(runs) if store.has(stage.address)]
+    made = [s for s in stages if s.stage != "model" or models.FAMILIES[s.family].trained]
+    manifests = [store.manifest(stage.address)[0] for stage in made]
+    rows = [(s.stage, family(s), m["device"], m["seconds"]) for s, m in zip(made, manifests, strict=True)]
+    frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])
+    by = frame.groupby(["stage", "family", "device"])["seconds"]
+    return by.agg(results="count", each="median", all="sum").reset_index()
+
+
+def multiplied(spent: pd.DataFrame, times: int, cores: tuple[int, ...]) -> pd.DataFrame:
+    """What so many times as many results would take, each as long as those at hand took on average.
+
+    spent: from `spent`.  Rows are stages and all of them; columns results, core-hours, and days on so many cores, all
+    of them busy: as long as jobs (agents) outnumber cores by far they are, since no job waits for another.
+    """
+    by = spent.groupby("stage", sort=False)[["results", "all"]].sum() * times
+    by.loc["all"] = by.sum()
+    table = pd.DataFrame({"results": by.results.astype(int), "core-hours": by["all"] / 3600})
+    return table.assign(**{f"days on {n:,} cores": table["core-hours"] / 24 / n for n in cores})
+
+
+def larger(
+    runs: list[Stage], store: Store, times: tuple[int, ...] = (1, 10, 100, 1000), rate: float = 4e14
+) -> pd.DataFrame:
+    """What world models many times larger than the largest published one would cost, each by the rate of that one.
+
+    That rate is the median over agents, for as many frames as any of them learnt from.  Training a parameter on a frame
+    takes about 6 floating-point operations (Kaplan et al. 2020).  Columns: parameters; operations and hours on one core
+    on the same data, and with frames in proportion (Hoffmann et al. 2022); hours of the latter on an accelerator that
+    sustains `rate` operations a second.
+    """
+    trained = {r.model for r in runs if r.stage == "curve" and models.FAMILIES[r.model.family].trained}
+    size = {model: models.parameters(model) for model in trained}
+    most = max(size.values())
+    largest = [model for model in trained if size[model] == most]
+    frames = max(map(_frames, largest))
+    each = [store.manifest(model.address)[0]["seconds"] / _frames(model) for model in largest]
+    seconds = pd.Series(each).median() * frames
+    rows = []
+    for k in times:
+        same, scaled = (6.0 * most * k * frames * amount for amount in (1, k))
+        hours = [seconds * k * amount / 3600 for amount in (1, k)]
+        rows.append((k, most * k, same, hours[0], scaled, hours[1], scaled / rate / 3600))
+    columns = ["times", "parameters", "operations", "core_hours", "scaled_operations", "scaled_hours", "gpu_hours"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _frames(model: Stage) -> int:
+    """That a world model learns from, repeats counted."""
+    return model.updates * model.batch * model.data.frames
+
+
+def benchmark() -> dict:
+    """The table that `make bench` last wrote: hardware, rows, bars."""
+    return json.loads((home() / "book" / "bench.json").read_text())
+
+
+def speed(bench: dict, groups: tuple[str, ...] = ("environment", "world model", "heads")) -> pd.DataFrame:
+    """Rates of the benchmark on a logarithmic axis, one panel a group: ours in colour, peers and floors grey."""
+    rows = pd.DataFrame([row for row in bench["rows"] if row["group"] in groups])
+    counts = [int((rows.group == group).sum()) for group in groups]
+    _, axes = plt.subplots(len(groups), 1, figsize=(7.5, 0.34 * len(rows) + 1.8), height_ratios=counts)
+    for ax, group in zip(axes, groups, strict=True):
+        own = rows[rows.group == group].iloc[::-1].reset_index(drop=True)
+        other = own["name"].str.contains("products") | own.get("package", pd.Series(index=own.index)).notna()
+        colours = np.where(other, plots.COLOURS["pixels"], plots.COLOURS["recurrent"])
+        ax.hlines(own.index, own.low, own.high, colors=colours, lw=2)
+        ax.scatter(own["median"], own.index, c=colours, s=30, zorder=3)
+        ax.set(xscale="log", yticks=own.index, yticklabels=own.name, title=group, xlabel=own.unit[0])
+        ax.set_ylim(-0.6, len(own) - 0.4)
+        ax.grid(axis="x", which="major", color="0.9")
+    return rows[["group", "name", "median", "low", "high", "unit"]]
+
+
+def rates(bench: dict) -> pd.DataFrame:
+    """The benchmark's rows, ready to read; the ratio is what the first row of a group is to this one."""
+    rows = []
+    for row in (r for r in bench["rows"] if r["group"] != CHAPTERS):
+        digits = 1 if row["median"] < 1000 else 0
+        spread = f"{row['low']:,.{digits}f} to {row['high']:,.{digits}f}" if "low" in row else ""
+        version = f" ({row['version']})" if "version" in row else ""
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+        rows.append(
+            {
+                "": row["group"],
+                "what": row["name"] + version,
+                "median": f"{row['median']:,.{digits}f}",
+                "unit": row["unit"],
+                "lowest to highest": spread,
+                "ours is": ratio,
+            }
+        )
+    return pd.DataFrame(rows).set_index(["", "what"])
+
+
+def rendering(bench: dict) -> pd.DataFrame:
+    """Seconds of executing and rendering the book, and of every chapter in it: median of the rounds, and range."""
+    rows = [r for r in bench["rows"] if r["group"] in ("the book", CHAPTERS)]
+    told = [(r["name"], f"{r['median']:.0f}", f"{r['low']:.0f} to {r['high']:.0f}") for r in rows]
+    return pd.DataFrame(told, columns=["what", "seconds", "lowest to highest"]).set_index("what")
+
+
+def profile(bench: dict) -> pd.DataFrame:
+    """What an update of the reference model spends its time on, in each precision."""
+    return pd.DataFrame(bench["profile"]).map("{:.0%}".format)
+
+
+def bars(bench: dict) -> pd.DataFrame:
+    """The bars that were set beforehand, and whether this run met them."""
+    rows = [
+        {
+            "this": bar["this"],
+            "over that": bar["that"],
+            "ratio": f"{bar['ratio']:.2f}",
+            "at least": f"{bar['at_least']:.2f}",
+            "": "met" if bar["met"] else "missed",
+        }
+        for bar in bench["bars"]
+    ]
+    return pd.DataFrame(rows).set_index("this")

@@ -1,0 +1,401 @@
+"""How every stage is computed, and the one way to get a result: published, else cached, else computed now.
+
+`STAGES` says of every stage how it is computed, what it needs beside the stages it stands on, and what it is trained
+together with; `Workspace.produce` computes and stores, and `Workspace` keeps in memory what several stages use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from . import battery as stimuli
+from . import codes, config, episodes, heads, interventions, metrics, models, watch
+from .config import Stage
+from .store import Store
+from .train import stacks
+
+MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
+
+
+@dataclass(frozen=True)
+class Output:
+    """What computing one result gives: tidy tables by kind, weights, and notes for its manifest."""
+
+    tables: dict[str, pd.DataFrame]
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stage is computed.
+
+    compute: runs of one batch key and the workspace -> an output of each.  batch_key: runs that share it train as one
+    population on CUDA; None where nothing is trained together.  needs: results beside those of the stages that a run
+    stands on.  extent: what its seconds are proportional to.
+    """
+
+    compute: Callable[[list[Stage], Workspace], list[Output]]
+    extent: Callable[[Stage], float]
+    batch_key: Callable[[Stage], str] | None = None
+    needs: Callable[[Stage], list[Stage]] = lambda run: []
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic on one thread, so that a CPU result depends on no thread count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Workspace:
+    """Results of a store, each read or computed when first asked for, and what is made of them kept in memory.
+
+    >>> lab = Workspace(Store())
+    >>> model = config.Model(data=config.Episodes(seed=0))
+    >>> head = lab.heads(config.Heads(model=model))
+    """
+
+    def __init__(self, store: Store, device: str = "cpu", quiet: bool = True):
+        self.store, self.device, self.quiet = store, device, quiet
+        self._kept: dict[Stage, dict[tuple, Any]] = {}
+
+    def produce(self, runs: Iterable[Stage], done: Callable[[], None] = lambda: None) -> None:
+        """Compute and store what is missing of these runs and of what they need.
+
+        On CUDA runs of one batch key train as one population; on a CPU each result is stored the moment it is whole.
+        What is kept in memory of a world model goes with its last run.
+        """
+        device = torch.cuda.device(self.device) if self.device.startswith("cuda") else contextlib.nullcontext()
+        with one_thread(), device:
+            todo = needed(runs, self.store)
+            trained = [kind for kind, recipe in STAGES.items() if recipe.batch_key]
+            alone = [run for run in todo if run.stage not in trained]
+            shared = [run for run in alone if run.find(config.Model) is None]
+            groups = [[run] for run in shared]
+            groups += [group for kind in trained for group in self._together([r for r in todo if r.stage == kind])]
+            for group in groups:
+                self._compute(group)
+                done()
+            for model in dict.fromkeys(run.find(config.Model) for run in alone if run not in shared):
+                for run in alone:
+                    if run.find(config.Model) == model:
+                        self._compute([run])
+                        done()
+                self.release(model)
+
+    def _together(self, runs: list[Stage]) -> list[list[Stage]]:
+        groups: dict[str, list[Stage]] = {}
+        for run in runs:
+            key = STAGES[run.stage].batch_key(run) if stacks(torch.device(self.device)) else run.address
+            groups.setdefault(key, []).append(run)
+        return list(groups.values())
+
+    def _compute(self, group: list[Stage]) -> None:
+        start, recipe = time.perf_counter(), STAGES[group[0].stage]
+        outputs = recipe.compute(group, self)
+        seconds = (time.perf_counter() - start) / len(group)
+        for run, output in zip(group, outputs, strict=True):
+            notes = {"population": len(group)} if recipe.batch_key else {}
+            if (battery := run.find(config.Battery)) is not None:
+                notes["battery"] = self.scenes(battery)[0].digest if run is not battery else None
+            notes |= output.notes
+            self.store.write(run, seconds, output.tables, output.weights, self.device, **notes)
+
+    def _keep(self, owner: Stage, key: tuple, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once and kept until its owner is released."""
+        kept = self._kept.setdefault(owner, {})
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
+    def release(self, model: config.Model) -> None:
+        """Let go of everything of one world model."""
+        self._kept.pop(model, None)
+        self._kept.pop(model.data, None)
+
+    def _weights(self, run: Stage) -> dict[str, torch.Tensor]:
+        if not self.store.has(run.address, weights=True):
+            self.produce([run])
+        return self.store.read(run.address, weights=True).weights
+
+    def _on_device(self, data: episodes.Batch) -> episodes.Batch:
+        return episodes.Batch(**{name: getattr(data, name).to(self.device) for name in data.__dataclass_fields__})
+
+    def episodes(self, cfg: config.Episodes) -> episodes.Batch:
+        """The episodes of a seed, the largest thing in memory: dropped once they are encoded."""
+        return self._keep(cfg, ("episodes",), lambda: self._on_device(episodes.collect(cfg)))
+
+    def model(self, cfg: config.Model) -> torch.nn.Module:
+        """The frozen world model."""
+
+        def load() -> torch.nn.Module:
+            model = models.build(cfg)
+            model.load_state_dict(self._weights(cfg))
+            return model.requires_grad_(False).eval().to(self.device)
+
+        return self._keep(cfg, ("model",), load)
+
+    def latents(self, cfg: config.Model) -> tuple[heads.Latents, episodes.Batch]:
+        """Codes of all episodes as heads learn from them, and the episodes without their observations."""
+
+        def encode() -> tuple[heads.Latents, episodes.Batch]:
+            model, whole = self.model(cfg), self.episodes(cfg.data)
+            data = replace(whole, obs=whole.obs[..., :0].clone())
+            z = models.encode(model, whole.obs, data.prev_action)
+            del whole
+            self._kept.pop(cfg.data, None)
+            return heads.Latents.of(z), data
+
+        return self._keep(cfg, ("latents",), encode)
+
+    def test(self, cfg: config.Model) -> tuple[torch.Tensor, episodes.Batch]:
+        """Codes of episodes that nothing has learnt from, and these episodes."""
+
+        def encode() -> tuple[torch.Tensor, episodes.Batch]:
+            data = self._on_device(watch.test_set(cfg.data))
+            return models.encode(self.model(cfg), data.obs, data.prev_action), data
+
+        return self._keep(cfg, ("test",), encode)
+
+    def heads(self, cfg: config.Heads) -> heads.Heads:
+        """The trained heads."""
+        weights = self._weights(cfg)
+        head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
+        head.load_state_dict(weights)
+        return head.requires_grad_(False).eval().to(self.device)
+
+    def scenes(self, battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
+        """Templates and V_pi of the battery: stored, so that every agent is evaluated on the very same."""
+
+        def load() -> tuple[stimuli.Scenes, torch.Tensor]:
+            tensors = dict(self._weights(battery))
+            value = tensors.pop("value")
+            return stimuli.Scenes(**tensors), value
+
+        return self._keep(battery, ("scenes",), load)
+
+    def codes(self, model: config.Model, battery: config.Battery, drawn: bool = False) -> stimuli.Codes:
+        """A model's codes of every scene of a battery, encoded once; drawn: scenes without rollouts, not stored."""
+
+        def encode() -> stimuli.Codes:
+            scenes = (stimuli.make(battery) if drawn else self.scenes(battery)[0]).to(self.device)
+            return stimuli.encode(self.model(model), battery, scenes, model.data)
+
+        return self._keep(model, ("codes", battery), encode)
+
+    def conducts(self, model: config.Model, surface: config.Surface) -> stimuli.Conducts:
+        """A model's codes of others of every appearance, purpose and taste."""
+        battery, movers = surface.drawn(), stimuli.conducts(surface.battery.levels, surface.tastes)
+        encode = lambda: stimuli.encode_conducts(self.model(model), battery, movers, model.data, self.device)  # noqa: E731
+        return self._keep(model, ("conducts", battery, surface.tastes), encode)
+
+    def pairs(self, model: config.Model, battery: config.Battery) -> interventions.Pairs:
+        """A model's codes of self and other in the same pictures, the bodies exchanged."""
+
+        def encode() -> interventions.Pairs:
+            scenes = self.scenes(battery)[0].to(self.device)
+            return interventions.Pairs.of(self.model(model), battery, scenes, model.data)
+
+        return self._keep(model, ("pairs", battery), encode)
+
+
+def missing(runs: Iterable[Stage], store: Store) -> list[Stage]:
+    return [run for run in runs if not store.has(run.address)]
+
+
+def needed(runs: Iterable[Stage], store: Store) -> list[Stage]:
+    """Everything that has to be computed for these runs, once, each after what it stands on."""
+    found: dict[Stage, None] = {}
+
+    def visit(run: Stage, weights: bool) -> None:
+        if run.stage in STAGES and run not in found and not store.has(run.address, weights):
+            for part in (*run.parts.values(), *STAGES[run.stage].needs(run)):
+                visit(part, True)
+            found[run] = None
+
+    for run in runs:
+        visit(run, False)
+    return list(found)
+
+
+def _measures(rows: Iterable[tuple[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame([(name, "self", 1.0, value) for name, value in rows], columns=MEASURE)
+
+
+def each(compute: Callable[[Stage, Workspace], Output]) -> Callable[[list[Stage], Workspace], list[Output]]:
+    return lambda runs, lab: [compute(run, lab) for run in runs]
+
+
+def _battery(run: config.Battery, lab: Workspace) -> Output:
+    scenes = stimuli.make(run)
+    value = stimuli.true_returns(run, scenes)[..., 0].contiguous()
+    table = stimuli.truth(run, value).assign(step=0)
+    return Output({"responses": table}, {**scenes.tensors(), "value": value}, {"battery": scenes.digest})
+
+
+def _returns(run: config.Returns, lab: Workspace) -> Output:
+    scenes, _ = lab.scenes(run.battery)
+    gains = {mover: stimuli.true_returns(run.battery, scenes, mover) for mover in stimuli.MOVERS}
+    table, measures = stimuli.returns(run.battery, gains)
+    return Output({"returns": table, "measures": measures}, gains)
+
+
+def _external(run: config.External, lab: Workspace) -> Output:
+    from .interop import sb3  # needs packages of the extra `outsiders`
+
+    model = sb3.train(run)
+    return Output(sb3.measure(run, model, *lab.scenes(run.battery)), sb3.weights(model))
+
+
+def _models(runs: list[config.Model], lab: Workspace) -> list[Output]:
+    trained = models.train(runs, [lab.episodes(run.data) for run in runs], quiet=lab.quiet)
+    losses = [_measures((f"{name}_loss", x) for name, x in held_out.items()) for _, held_out in trained]
+    return [Output({"measures": own}, model.state_dict()) for (model, _), own in zip(trained, losses, strict=True)]
+
+
+def _heads(runs: list[config.Heads], lab: Workspace) -> list[Output]:
+    latents, data = zip(*(lab.latents(run.model) for run in runs), strict=True)
+    trained = heads.train(runs, latents, data, lab.quiet)
+    return [Output({"measures": _measures(held_out.items())}, head.state_dict()) for head, held_out in trained]
+
+
+def _joint(runs: list[config.Joint], lab: Workspace) -> list[Output]:
+    (scenes, value), at = lab.scenes(runs[0].battery), watch.checkpoints(runs[0].model.updates, runs[0].checkpoints)
+    monitors = [watch.Monitor(run.battery, run.model.data, at, scenes, value, lab.device) for run in runs]
+    trained = watch.train_jointly(runs, [lab.episodes(run.model.data) for run in runs], monitors, lab.quiet)
+    for run in runs:
+        lab.release(run.model)
+    return [Output(tables) for _, tables in trained]
+
+
+def _curves(runs: list[config.Curve], lab: Workspace) -> list[Output]:
+    latents, data = zip(*(lab.latents(run.model) for run in runs), strict=True)
+    encoded = [lab.codes(run.model, run.battery) for run in runs]
+    tests = [lab.test(run.model) for run in runs]
+    return [Output(tables) for tables in watch.train_curves(runs, latents, data, encoded, tests, lab.quiet)]
+
+
+def _fine_tuned(runs: list[config.Extinction], lab: Workspace) -> list[Output]:
+    latents, data = zip(*(lab.latents(run.heads.model) for run in runs), strict=True)
+    start = [lab.heads(run.heads) for run in runs]
+    encoded = [lab.codes(run.heads.model, run.battery) for run in runs]
+    scenes, _ = lab.scenes(runs[0].battery)
+    trained = watch.fine_tune(runs, start, latents, data, encoded, scenes, lab.quiet)
+    return [
+        Output(tables, net.state_dict(), {"split": watch.label_split(run, d)})
+        for run, d, (net, tables) in zip(runs, data, trained, strict=True)
+    ]
+
+
+def true_value(run: config.Responses, lab: Workspace) -> torch.Tensor:
+    """V_pi [X, K, n, phases] of self scenes for an agent of this coupling."""
+    if run.heads.kappa == 0:
+        return lab.scenes(run.battery)[1]
+    own, other = lab._weights(config.Returns(battery=run.battery))["self"].unbind(-1)
+    return own + run.heads.kappa * other
+
+
+def _responses(run: config.Responses, lab: Workspace) -> Output:
+    head, encoded = lab.heads(run.heads), lab.codes(run.heads.model, run.battery)
+    table = stimuli.respond(head, encoded, run.heads.model.data.world.ladder).assign(step=run.heads.updates)
+    agreement = _measures([("value_r", stimuli.value_agreement(head, encoded, true_value(run, lab)))])
+    held_out = lab.store.read(run.heads.address).tables["measures"]
+    return Output({"responses": table, "measures": pd.concat([held_out, agreement]).reset_index(drop=True)})
+
+
+def _precision(run: config.Precision, lab: Workspace) -> Output:
+    head, parts = lab.heads(run.heads), []
+    for number, battery in enumerate(run.drawn()):
+        predictions = stimuli.predictions(head, lab.codes(run.heads.model, battery, drawn=True))
+        ladder = run.heads.model.data.world.ladder
+        table = metrics.scene_slopes(predictions, ladder, stimuli.CONTACTS, stimuli.PHASES)
+        parts.append(table.assign(set=number))
+    return Output({"precision": pd.concat(parts, ignore_index=True)})
+
+
+def _surface(run: config.Surface, lab: Workspace) -> Output:
+    model, movers = run.heads.model, stimuli.conducts(run.battery.levels, run.tastes)
+    table = stimuli.surface(lab.heads(run.heads), lab.conducts(model, run), model.data.world.ladder)
+    shown = config.digest([stimuli.make(run.drawn(), (mover,)).digest for mover in movers])
+    return Output({"surface": table}, notes={"battery": shown})
+
+
+def _interventions(run: config.Interventions, lab: Workspace) -> Output:
+    pairs, ladder = lab.pairs(run.heads.model, run.battery), run.heads.model.data.world.ladder
+    table, measures = interventions.run(run, lab.heads(run.heads), pairs, ladder)
+    return Output({"interventions": table, "measures": pd.DataFrame(measures, columns=MEASURE)})
+
+
+def _imagined(run: config.Imagined, lab: Workspace) -> Output:
+    scenes, model = lab.scenes(run.battery)[0].to(lab.device), run.heads.model
+    head, gamma = lab.heads(run.heads), run.heads.gamma
+    return Output({"imagined": stimuli.imagined(lab.model(model), head, run.battery, scenes, model.data, gamma)})
+
+
+def _codes(run: config.Codes, lab: Workspace) -> Output:
+    return Output({"measures": codes.measure(run, lab.model(run.model), lab.codes(run.model, run.battery))})
+
+
+def _identity(run: config.Identity, lab: Workspace) -> Output:
+    return Output({"identity": codes.reliability(run, lab.model(run.model), lab.codes(run.model, run.battery))})
+
+
+def _scenes(run: Stage) -> float:
+    battery = run.find(config.Battery)
+    return battery.scenes * battery.levels
+
+
+def _fitted(run: config.Codes) -> float:
+    return run.fit_scenes * 3 + _scenes(run)
+
+
+def _frames(run: config.Model) -> float:
+    return (run.stop or run.updates) * run.batch * run.data.frames if models.FAMILIES[run.family].trained else 1e-9
+
+
+def _with_returns(run: config.Responses) -> list[Stage]:
+    return [config.Returns(battery=run.battery)] if run.heads.kappa else []
+
+
+def model_key(run: config.Model) -> str:
+    return config.digest([run.own(), {**run.data.own(), "seed": 0}])
+
+
+def _joint_key(run: config.Joint) -> str:
+    return config.digest([run.own(), model_key(run.model)])
+
+
+STAGES: dict[str, Recipe] = {
+    "battery": Recipe(each(_battery), lambda run: run.scenes * run.rollouts),
+    "returns": Recipe(each(_returns), lambda run: run.battery.scenes * run.battery.rollouts),
+    "outsider": Recipe(each(_external), lambda run: run.steps),
+    "model": Recipe(_models, _frames, model_key),
+    "heads": Recipe(_heads, lambda run: run.updates + run.reward_updates, heads.batch_key),
+    "joint": Recipe(_joint, lambda run: run.model.updates, _joint_key),
+    "extinction": Recipe(_fine_tuned, lambda run: run.updates, watch.fine_tuning_key),
+    "decoupling": Recipe(_fine_tuned, lambda run: run.updates, watch.fine_tuning_key),
+    "curve": Recipe(_curves, lambda run: run.updates * len(run.exposures), watch.curve_key),
+    "foresight": Recipe(
+        each(lambda run, lab: Output({"foresight": models.foresight(run, lab.model(run.model), lab.device)})),
+        lambda run: run.episodes * len(run.tastes),
+    ),
+    "codes": Recipe(each(_codes), _fitted),
+    "identity": Recipe(each(_identity), _fitted),
+    "responses": Recipe(each(_responses), _scenes, needs=_with_returns),
+    "precision": Recipe(each(_precision), lambda run: run.sets * _scenes(run)),
+    "surface": Recipe(each(_surface), lambda run: run.scenes * run.battery.levels**2 * len(run.tastes)),
+    "interventions": Recipe(each(_interventions), _scenes),
+    "imagined": Recipe(each(_imagined), _scenes),
+}
