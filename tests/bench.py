@@ -28,8 +28,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from vicarious import book, config, costs, episodes, heads, models, population, store, study, training, world
-from vicarious.models.recurrent import Recurrent
+from vicarious import config, episodes, execute, heads, models, pipeline, store, train, world
+from vicarious.models.base import Recurrent
+from vicarious.paper import book, site, studies
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = os.cpu_count() or 1
@@ -54,15 +55,15 @@ class Contender:
 
 def chambers(batch: int = 8192) -> Run:
     cfg, g = config.World(), torch.Generator().manual_seed(0)
-    look = world.look(cfg, 0)
+    appearance = world.appearance(cfg, 0)
 
     def run() -> float:
         state = world.reset(cfg, batch, g)
-        world.observe(state, cfg, look)
+        world.observe(state, cfg, appearance)
         for _ in range(FRAMES):
             actions = torch.randint(len(world.ACTIONS), (batch, 2), generator=g)
             state = world.step(state, actions, cfg, g)
-            world.observe(state, cfg, look)
+            world.observe(state, cfg, appearance)
         return batch * FRAMES
 
     return run
@@ -148,7 +149,7 @@ def reference_model(precision: str, members: int = 1, stacked: bool = False, upd
         os.environ["VICARIOUS_PRECISION"] = precision
         nets = [models.build(cfg) for cfg in cfgs]
         index = torch.stack([models.batches(c.data.seed, "bench", c, len(data)) for c in cfgs], 1)
-        population.train(
+        train.fit(
             nets,
             lambda model, obs, prev_action: sum(model.losses(obs, prev_action).values()).mean(),
             lambda rows: ([data.obs[r] for r in rows], [data.prev_action[r] for r in rows]),
@@ -393,8 +394,8 @@ def race(contenders: list[Contender]) -> tuple[dict[str, list[float]], dict[str,
 
 def agent(folder: Path) -> None:
     """One seed of the paper, all families and exposures, from nothing on every core; run in a process of its own."""
-    cells = study.reference("paper", 1)
-    training.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
+    cells = studies.reference("paper", 1)
+    execute.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
 
 
 def memory(pid: int) -> float:
@@ -423,8 +424,8 @@ def one_seed() -> list[dict]:
             raise RuntimeError("the reference study of one seed failed")
         rows, at = [], store.Store(Path(folder) / "runs", Path(folder) / "none")
         taken: dict[str, float] = {}
-        for stage in training.stages(study.reference("paper", 1), store.Store(Path(folder) / "-", Path(folder) / "-")):
-            model = training.model_of(stage) if not isinstance(stage, config.Model) else stage
+        for stage in site.with_agents(studies.reference("paper", 1)):
+            model = stage.find(config.Model) if not isinstance(stage, config.Model) else stage
             name = " on ".join([stage.stage, model.family]) if model else stage.stage
             taken[name] = taken.get(name, 0.0) + at.read(stage.address).manifest["seconds"]
     rows = [{"name": name, "unit": "core-seconds", "median": s} for name, s in taken.items() if s >= 0.1]
@@ -444,10 +445,10 @@ def rendering() -> list[dict]:
             whole = "the book", "executing and rendering the book"
             taken.setdefault(whole, []).append(time.perf_counter() - start)
         for chapter, seconds in re.findall(r"\[\d+/\d+\] (\S+) (\d+) s", "\n".join(said)):
-            taken.setdefault((costs.CHAPTERS, f"executing {chapter}"), []).append(float(seconds))
+            taken.setdefault((site.CHAPTERS, f"executing {chapter}"), []).append(float(seconds))
     return [
         {"group": group, "name": name, "unit": "seconds", "median": statistics.median(s), "low": min(s), "high": max(s)}
-        for (group, name), s in sorted(taken.items(), key=lambda item: item[0][0] == costs.CHAPTERS)
+        for (group, name), s in sorted(taken.items(), key=lambda item: item[0][0] == site.CHAPTERS)
     ]
 
 
@@ -470,7 +471,7 @@ def bars(rates: dict[str, list[float]]) -> list[dict]:
     out = []
     os.environ.pop("VICARIOUS_PRECISION", None)
     for this, that, least in BARS:
-        if "bfloat16" in that and population.precision("cpu") != "bf16":
+        if "bfloat16" in that and train.precision("cpu") != "bf16":
             continue
         if this in rates and that in rates:
             ratio = statistics.median(a / b for a, b in zip(rates[this], rates[that], strict=True))
@@ -535,8 +536,8 @@ def write(table: dict) -> None:
 
 def only_the_book() -> int:
     """Measure rendering anew and leave all else as it was written."""
-    table = costs.benchmark()
-    kept = [r for r in table["rows"] if r["group"] not in ("the book", costs.CHAPTERS)]
+    table = site.benchmark()
+    kept = [r for r in table["rows"] if r["group"] not in ("the book", site.CHAPTERS)]
     write({**table, "rows": kept + rendering()})
     return 0
 
@@ -544,7 +545,7 @@ def only_the_book() -> int:
 def main() -> int:
     if sys.argv[1:] == ["book"]:
         return only_the_book()
-    if todo := training.missing(study.reference(), store.Store()):
+    if todo := pipeline.missing(studies.reference(), store.Store()):
         print(f"bench: {len(todo)} results of the paper are missing: run `vicarious study` first", file=sys.stderr)
         return 2
     torch.set_num_threads(CORES)

@@ -1,15 +1,18 @@
 """Tiny agents and a store of their own, shared by the tests."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vicarious import config, study, training
-from vicarious.store import Store
+from vicarious import config, execute, pipeline
+from vicarious.paper import studies
+from vicarious.store import MANIFEST, SUMS, Store, sha256
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with training.one_thread():
+    with pipeline.one_thread():
         yield
 
 
@@ -19,6 +22,17 @@ def exact():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")
         yield
+
+
+def reseal(store: Store, change=lambda rows: None) -> None:
+    """Change published manifests (a list of rows) and then every sum, as somebody would who hides a change."""
+    path = store.data / MANIFEST
+    rows = pq.read_table(path).to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    files = sorted(p for p in store.data.rglob("*") if p.is_file() and p.name != SUMS)
+    sums = [f"{sha256(p)}  {p.relative_to(store.data).as_posix()}\n" for p in files]
+    (store.data / SUMS).write_text("".join(sums))
 
 
 def tiny_battery() -> config.Battery:
@@ -45,10 +59,10 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory) -> tuple[Store, list[config.Stage]]:
-    """A store that holds a tiny study."""
+    """A store that holds a tiny studies."""
     folder = tmp_path_factory.mktemp("filled")
-    store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=study.FAMILIES)
-    training.fill(cells, store, workers=0, device="cpu")
+    store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=studies.FAMILIES)
+    execute.fill(cells, store, workers=0, device="cpu")
     return store, cells
 
 

@@ -1,25 +1,24 @@
 """Claims about checking what is published: what is as published passes, what is not is found."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import tiny_cells
+from conftest import reseal, tiny_cells
 
-from vicarious import audit, cli, config, study, training
-from vicarious.store import CorruptResult, Store, sha256
+from vicarious import cli, config, execute
+from vicarious.paper import audit, studies
+from vicarious.store import CorruptResult, Store
 
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A tiny study, published with the weights of its world models."""
     store, cells = Store(tmp_path / "runs", tmp_path / "data"), tiny_cells(families=("recurrent", "pixels"))
-    training.fill(cells, store, workers=0, device="cpu")
-    models = {training.model_of(c): None for c in cells if training.model_of(c)}
+    execute.fill(cells, store, workers=0, device="cpu")
+    models = {c.find(config.Model): None for c in cells if c.find(config.Model)}
     kept = [c for c in cells if isinstance(c, config.Battery)] + [m for m in models if m.family == "recurrent"]
-    stages, _ = study.publication(cells)
+    stages, _ = studies.publication(cells)
     store.publish(stages, kept)
     return Store(tmp_path / "other", tmp_path / "data"), cells
 
@@ -30,14 +29,7 @@ def forge(store, change):
     table = pd.read_parquet(path)
     change(table)
     table.to_parquet(path, index=False)
-    rewrite(store, lambda manifest: manifest["files"].update({path.name: sha256(path)}))
-
-
-def rewrite(store, change):
-    path = store.data / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+    reseal(store)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -61,10 +53,14 @@ def test_a_number_that_was_made_up_is_found_although_its_hash_is_right(published
     assert sum("differs" in line for line in said) == 1 and "NOT as published" in said[-1]
 
 
+def elsewhere(rows):
+    for row in rows:
+        row["processor"] = "another"
+
+
 def test_from_another_platform_the_mean_has_to_be_equivalent(published):
     store, cells = published
-    elsewhere = lambda m: [r.update(processor="another") for r in m["results"].values()]  # noqa: E731
-    rewrite(store, elsewhere)
+    reseal(store, elsewhere)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 1e-4))
     assert audit.run(cells, Store(store.runs, store.data), 10, say=lambda _: None)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 0.2))
@@ -73,7 +69,7 @@ def test_from_another_platform_the_mean_has_to_be_equivalent(published):
 
 def test_from_another_platform_no_single_number_may_be_far_off(published):
     store, cells = published
-    rewrite(store, lambda m: [r.update(processor="another") for r in m["results"].values()])
+    reseal(store, elsewhere)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 0.3 * (table.index == len(table) - 1)))
     said = []
     assert not audit.run(cells, Store(store.runs, store.data), 10, say=said.append)

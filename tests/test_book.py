@@ -18,7 +18,9 @@ import papermill
 import pytest
 import yaml
 
-from vicarious import book, chapters, generality, leakage, metrics, models, study
+from vicarious import metrics, models
+from vicarious.paper import book, chapters, results, studies
+from vicarious.paper.chapters import extinction, generality
 from vicarious.store import Store, home
 
 ROOT = home()
@@ -76,38 +78,38 @@ def test_numbers_in_the_prose_are_glued(path):
 
 def test_the_published_study_is_whole_and_competent():
     store = Store()
-    cells = study.reference("paper")
+    cells = studies.reference("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    gates = chapters.evidence(cells, store).gates
+    gates = results.collect(cells, store).gates
     reward = gates[(gates.family == "recurrent") & (gates.readout == "reward")]
     assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
-    planned = study.PROFILES["paper"]
+    planned = studies.PROFILES["paper"]
     assert reward.groupby("exposure").size().to_dict() == {0.0: planned.seeds, 0.1: planned.sweep, 1.0: planned.sweep}
     weights = [n for n in store.published["files"] if n.startswith("weights/")]
-    assert len(weights) >= 2 * study.MODELS + 8 * study.WEIGHTS, (
+    assert len(weights) >= 2 * studies.WEIGHTS + 8 * studies.WEIGHTS, (
         "world models, heads at p = 0, and what else a few have"
     )
 
 
 def test_the_published_calibration_is_whole():
-    store, cells = Store(), study.calibration("paper")
+    store, cells = Store(), studies.calibration("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = chapters.evidence(cells, store)
+    found = results.collect(cells, store)
     own = found.gates[(found.gates.family == "recurrent") & (found.gates.exposure == 1)]
-    assert own.groupby(["readout", "kappa"]).size().eq(study.PROFILES["paper"].sweep).all()
+    assert own.groupby(["readout", "kappa"]).size().eq(studies.PROFILES["paper"].sweep).all()
     reward = own[own.readout == "reward"]
     assert reward.passed.mean() >= metrics.PASSING, "planted agents are competent about themselves"
 
 
 def test_the_published_extinction_is_whole_and_its_splits_are_in_the_manifest():
-    store, cells = Store(), [c for c in study.switched("paper") if c.stage == "extinction"]
+    store, cells = Store(), [c for c in studies.extinction("paper") if c.stage == "extinction"]
     known = [store.published["results"][cell.address] for cell in cells]
     reward = [(c, m["split"]) for c, m in zip(cells, known, strict=True) if c.readout == "reward"]
     plain = [c for c, _ in reward if c.withheld == "nothing" and c.until == 1]
-    for p in study.SWITCHED:
+    for p in studies.SWITCHED:
         assert len({c.heads.model.data.seed for c in plain if c.exposure == p}) >= 20
     assert all(c.updates == (10 if c.exposure in (0, 1) else 3) * c.converged for c in plain)
-    for name in study.WITHHELD:
+    for name in studies.WITHHELD:
         splits = [s for c, s in reward if c.withheld == name]
         assert len(splits) >= 20 and all(s["withheld"] == name for s in splits)
         assert all(s["withheld_contacts"] > 1000 < s["labelled_contacts"] for s in splits), (
@@ -119,7 +121,7 @@ def test_the_published_extinction_is_whole_and_its_splits_are_in_the_manifest():
 
 
 def test_the_published_development_is_whole_and_watching_is_cheap():
-    store, cells = Store(), [c for c in study.development("paper") if c.stage == "joint"]
+    store, cells = Store(), [c for c in studies.development("paper") if c.stage == "joint"]
     tables = [store.read(c.address).tables["learning"] for c in cells]
     watched = [c for c in cells if c.model.family == "recurrent"]
     assert len(watched) >= 20 and all(c.address in store.published["results"] for c in cells)
@@ -130,32 +132,32 @@ def test_the_published_development_is_whole_and_watching_is_cheap():
 
 
 def test_the_published_generality_has_ten_agents_a_family_and_families_that_count():
-    store, cells = Store(), study.generality("paper")
+    store, cells = Store(), studies.generality("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = chapters.evidence(cells, store)
+    found = results.collect(cells, store)
     own = found.gates[found.gates.readout == "reward"]
-    families = list(study.PROFILES["paper"].families)
+    families = list(studies.PROFILES["paper"].families)
     agents = own.groupby("family").size()
     assert agents[families].min() >= 10 and agents[["recurrent", "rssm", "jepa"]].min() >= 20
     seen = generality.views(found, "reward")
-    assert set(seen.family) == set(study.VIEWED) and set(seen.view) == {"allocentric", *study.VIEWS}
+    assert set(seen.family) == set(studies.VIEWED) and set(seen.view) == {"allocentric", *studies.VIEWS}
     assert (seen.agents >= 5).all() and (seen.competent == seen.agents).all()
     assert sum(generality.counts(found, "reward", family, "observed") for family in families) >= 5
-    assert set(found.imagined.family) == {f for f in families if hasattr(models.FAMILIES[f], "imagine")}
+    assert set(found.table("imagined").family) == {f for f in families if hasattr(models.FAMILIES[f], "imagine")}
 
 
 def test_the_published_leakage_is_whole():
-    store, cells = Store(), study.leakage("paper")
+    store, cells = Store(), studies.leakage("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = chapters.evidence(cells, store)
-    passed, failed = leakage.agents(found, "value")
+    found = results.collect(cells, store)
+    passed, failed = extinction.both_competent(found, "value")
     assert len(passed + failed) >= 10
-    updates, coupled = leakage.course(found, passed, 1.0)
+    updates, coupled = extinction.course(found, passed, 1.0)
     assert updates[-1] >= 3 * 4000 and coupled[:, 0].mean() > 0.5, "there was a coupling to lose"
-    assert leakage.course(found, passed, 1.0, past=10)[0][-1] == 10 * 4000
-    dials = leakage.by_dial(found, passed, 4000)
+    assert extinction.course(found, passed, 1.0, past=10)[0][-1] == 10 * 4000
+    dials = extinction.by_dial(found, passed, 4000)
     assert dials.groupby(["weight_decay", "head_width"]).seed.nunique().tolist() == [5, 5, 5, 5]
-    asked = study.load(cells, store, "foresight")
+    asked = results.load(cells, store, "foresight")
     place = asked[asked.measure == "place"].pivot_table(index="seed", columns=["family", "taste"], values="value")
     assert (place["alien", "alien"] < place["recurrent", "alien"]).mean() >= 0.8, "one's own world is known better"
 
@@ -187,7 +189,7 @@ def test_environment_lock_and_project_agree():
 def test_seeds_default_to_those_with_weights_where_training_is_needed(store):
     target = Store(store.runs, ROOT / "data")
     assert chapters.with_default_seeds("04-misgeneralisation", {"similarity": "0.7"}, target).seeds == 40
-    assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64"}, target).seeds == study.WEIGHTS
+    assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64"}, target).seeds == studies.WEIGHTS
     assert chapters.with_default_seeds("04-misgeneralisation", {"head_width": "64", "seeds": "3"}, target).seeds == 3
     assert chapters.with_default_seeds("verdicts", {"profile": "quick"}, target).seeds == 3
     assert chapters.with_default_seeds("verdicts", {}, Store(store.runs, store.data)).seeds == 40, (
@@ -304,7 +306,7 @@ def test_everything_can_be_taken_away_in_one_file(variant):
     with zipfile.ZipFile(target) as archive:
         names = set(archive.namelist())
         assert archive.testzip() is None
-    assert {"vicarious/site/index.html", "vicarious/data/manifest.json"} <= names
+    assert {"vicarious/site/index.html", "vicarious/data/manifest.parquet"} <= names
     assert {f"vicarious/notebooks/{p.name}" for p in NOTEBOOKS} <= names
     target.unlink()
 

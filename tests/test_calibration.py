@@ -1,14 +1,14 @@
 """Claims about the calibration on synthetic agents: it passes a good instrument and fails each kind of bad one."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 from test_predictions import evidence as reference
 
-from vicarious import calibration, metrics, predictions, study
+from vicarious import metrics
+from vicarious.paper import chapters, results, studies, verdicts
+from vicarious.paper.chapters import calibration
 
 LEVELS = (1.0, 0.5, 0.0)
 
@@ -16,7 +16,7 @@ LEVELS = (1.0, 0.5, 0.0)
 def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.0, ignorant=None):
     """Agents with every planted coupling, recovered with this slope and offset, and controls of which one may leak."""
     rng, parts, measures = np.random.default_rng(0), [], []
-    agents = [("recurrent", kappa) for kappa in study.KAPPAS] + [(family, 0.0) for family in calibration.SILENT]
+    agents = [("recurrent", kappa) for kappa in studies.KAPPAS] + [(family, 0.0) for family in calibration.SILENT]
     for seed in range(n):
         for family, kappa in agents:
             jitter = rng.normal(0, noise)
@@ -42,17 +42,19 @@ def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.
         for s in LEVELS:
             code = {"seed": seed, "family": "recurrent", "mover": "other", "similarity": s}
             measures += [code | {"measure": "auc", "value": auc}, code | {"measure": "p_self", "value": 0.25 * s}]
-    return predictions.Evidence.of(pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures))
+    return results.Results.of(pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures))
 
 
-def verdicts(found):
+def decided(found):
     return calibration.conditions(found).set_index("id").verdict.to_dict()
 
 
 def test_a_good_instrument_passes_and_its_verdicts_lose_their_note():
     found = evidence()
-    assert set(verdicts(found).values()) == {"supported"} and calibration.calibrated(found)
-    notes = predictions.verdicts(replace(reference(n=40), calibrated=calibration.calibrated(found))).note
+    assert set(decided(found).values()) == {"supported"} and calibration.calibrated(found)
+    notes = verdicts.verdicts(
+        chapters.PREDICTIONS, reference(n=40).replace(calibrated=calibration.calibrated(found))
+    ).note
     assert not notes.str.contains("not calibrated").any()
 
 
@@ -72,7 +74,7 @@ def test_a_good_instrument_passes_and_its_verdicts_lose_their_note():
 )
 def test_each_fault_fails_its_own_condition(fault, failed):
     found = evidence(**fault)
-    wrong = {name.split("/")[0] for name, verdict in verdicts(found).items() if verdict != "supported"}
+    wrong = {name.split("/")[0] for name, verdict in decided(found).items() if verdict != "supported"}
     assert wrong == failed and not calibration.calibrated(found)
 
 
@@ -83,7 +85,7 @@ def test_without_results_nothing_is_calibrated():
 
 def test_an_offset_alone_shows_in_the_intercept_and_not_in_the_slope():
     x = evidence(offset=-0.25).recovered("reward", list(range(20)), 0.0)
-    slope, intercept, _ = predictions.stats.line(x[..., 0].ravel(), x[..., 1].ravel())
+    slope, intercept, _ = verdicts.stats.line(x[..., 0].ravel(), x[..., 1].ravel())
     assert (slope, intercept) == (pytest.approx(1.0, abs=0.02), pytest.approx(-0.25, abs=0.02))
 
 
@@ -91,7 +93,7 @@ def precision(noise: float, seeds=20) -> pd.DataFrame:
     """Four sets in two halves of scenes for agents whose true coefficients are their kappa."""
     rng, rows = np.random.default_rng(0), []
     for seed in range(seeds):
-        for kappa in study.KAPPAS:
+        for kappa in studies.KAPPAS:
             for number in range(4):
                 for half in (0, 1):
                     for mover, s in (("self", 1.0), *(("other", s) for s in LEVELS)):
@@ -104,7 +106,9 @@ def precision(noise: float, seeds=20) -> pd.DataFrame:
 
 
 TRUE_VALUE = float(
-    metrics.slopes(TRUTH.drop(columns=metrics.AGENT)).query("readout == 'value' and kind == 'empathy'").slope.iloc[0]
+    metrics.slopes(TRUTH.drop(columns=metrics.AGENT, errors="ignore"))
+    .query("readout == 'value' and kind == 'empathy'")
+    .slope.iloc[0]
 )
 
 
@@ -120,7 +124,7 @@ def test_measurement_error_is_what_was_put_in():
     assert np.sqrt((found.error**2).mean()) == pytest.approx(0.1 / np.sqrt(2), rel=0.1), (
         "a set is the mean of two halves"
     )
-    assert found["mean"].to_numpy() == pytest.approx(np.tile(study.KAPPAS, 2), abs=0.03)
+    assert found["mean"].to_numpy() == pytest.approx(np.tile(studies.KAPPAS, 2), abs=0.03)
 
 
 def test_confusion_and_remainder_add_up():

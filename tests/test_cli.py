@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from click.testing import CliRunner
 
-from vicarious import chapters, cli, store, study
+from vicarious import cli, store
 from vicarious.cli import app
+from vicarious.paper import chapters, studies
 
 
 def run(*words, **env):
@@ -45,8 +46,8 @@ def test_help_is_worth_reading(command):
     ],
 )
 def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkeypatch):
-    monkeypatch.setattr("vicarious.book.stage", lambda *a: pytest.fail("something ran"))
-    monkeypatch.setattr("vicarious.training.fill", lambda *a, **k: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.paper.book.stage", lambda *a: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.execute.fill", lambda *a, **k: pytest.fail("something ran"))
     shown = run("book", *words, "--out", str(tmp_path / "out"))
     assert shown.exit_code == 2 and all(word in shown.output for word in named), shown.output
     assert len(shown.output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
@@ -66,7 +67,7 @@ def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkey
     ],
 )
 def test_a_bad_parameter_file_is_one_line_before_anything_runs(text, named, tmp_path, monkeypatch):
-    monkeypatch.setattr("vicarious.book.stage", lambda *a: pytest.fail("something ran"))
+    monkeypatch.setattr("vicarious.paper.book.stage", lambda *a: pytest.fail("something ran"))
     (tmp_path / "variant.yml").write_text(text)
     shown = run("book", "--file", str(tmp_path / "variant.yml"), "--out", str(tmp_path / "out"))
     assert shown.exit_code == 2 and all(word in shown.output for word in named), shown.output
@@ -75,7 +76,7 @@ def test_a_bad_parameter_file_is_one_line_before_anything_runs(text, named, tmp_
 
 def test_a_parameter_file_says_what_to_execute_and_with_what(tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr("vicarious.book.render", lambda out, *rest: asked.update(rest=rest[:3]) or out)
+    monkeypatch.setattr("vicarious.paper.book.render", lambda out, *rest: asked.update(rest=rest[:3]) or out)
     file = tmp_path / "variant.yml"
     for text, words, expected in (
         ("03-similarity: {seeds: 5}", (), (["03-similarity"], {}, {"03-similarity": {"seeds": "5"}})),
@@ -120,7 +121,7 @@ def test_verdicts_without_results_say_what_to_run(tmp_path):
 
 
 def test_every_study_can_be_asked_for_by_name():
-    assert cli.STUDIES == tuple(study.STUDIES), "written out there, so that --help need not import torch"
+    assert cli.STUDIES == tuple(studies.STUDIES), "written out there, so that --help need not import torch"
 
 
 def test_published_verdicts_are_live():
@@ -157,10 +158,10 @@ def test_published_verdicts_are_live():
 def test_a_corrupt_result_ends_in_one_line(tmp_path, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
-    (data / "manifest.json").write_text("{")
+    (data / "SHA256SUMS").write_text("{")
     (tmp_path / "pyproject.toml").write_text("")
     shown = run("verdicts", VICARIOUS_HOME=str(tmp_path))
-    assert shown.exit_code == 1 and "manifest.json" in shown.output and len(shown.output.strip().splitlines()) == 1
+    assert shown.exit_code == 1 and "SHA256SUMS" in shown.output and len(shown.output.strip().splitlines()) == 1
 
 
 def test_publishing_an_incomplete_study_is_refused(tmp_path):

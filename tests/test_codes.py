@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vicarious import codes, config, study
+from vicarious import codes, config
+from vicarious.paper import studies
 
 LADDER = (-1.0, 0.0, 1.0)
 
@@ -37,7 +38,7 @@ def small_config():
 def test_a_decoder_transfers_between_codes_that_share_an_axis_and_not_otherwise():
     for shared in (True, False):
         own, other, y = planted(shared)
-        (decoder,) = codes.fit(
+        (decoder,) = codes.fit_mlps(
             own.flatten(0, 2), {"decoder": y.flatten()}, small_config(), torch.nn.functional.mse_loss
         )
         within, across = codes.cross_condition(decoder, own, y), codes.cross_condition(decoder, other, y)
@@ -75,7 +76,7 @@ def test_independent_codes_have_no_debiased_cka():
 def test_measures_are_complete_and_the_probe_is_bounded(filled):
     store, cells = filled
     code_cells = [c for c in cells if isinstance(c, config.Codes)]
-    assert {c.model.family for c in code_cells} == set(study.FAMILIES)
+    assert {c.model.family for c in code_cells} == set(studies.FAMILIES)
     for cell in code_cells:
         table = store.read(cell.address).tables["measures"]
         assert {"r2", "transfer", "transfer_matched", "null0", "cosine", "cka", "auc", "p_self"} == set(

@@ -1,7 +1,6 @@
 """A planted slope is found smooth, a planted step a step, whatever their mean over agents looks like."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,9 @@ import scipy.optimize
 from sklearn.tree import DecisionTreeRegressor
 from test_predictions import AT_S, evidence
 
-from vicarious import config, continuity, simulations, stats
+from vicarious import stats
+from vicarious.paper import studies
+from vicarious.paper.chapters import calibration, continuity
 
 X = np.linspace(0, 1, 10)
 
@@ -83,8 +84,8 @@ def test_a_curve_without_variance_or_with_few_levels_has_no_shape():
 
 
 def test_planted_shapes_are_recognised_in_simulated_studies():
-    cfg = config.Shapes(curves=40, studies=100, noise=(0.01, 0.03))
-    rate = simulations.shapes(cfg).set_index(["curve", "noise", "statistic"]).rate
+    cfg = studies.Shapes(curves=40, studies=100, noise=(0.01, 0.03))
+    rate = calibration.shapes(cfg).set_index(["curve", "noise", "statistic"]).rate
     for noise in cfg.noise:
         for curve in ("ramp", "bend", "sigmoid"):
             assert rate[curve, noise, "smooth"] == 1 and rate[curve, noise, "step"] == 0
@@ -104,7 +105,7 @@ def test_confusion_begins_where_nobody_can_tell_who_moved(found):
     m = found.measures
     for blurred, expected in ((0.9, 0.9659), (0.99, 1.0), (-1, 0.0)):
         auc = (m.measure == "auc") & (m.similarity > blurred)
-        assert continuity.confused_from(replace(found, measures=m.assign(value=m["value"].mask(auc, 0.7)))) == expected
+        assert continuity.confused_from(found.replace(measures=m.assign(value=m["value"].mask(auc, 0.7)))) == expected
 
 
 def test_what_goes_through_the_axis_is_what_was_planted(found):

@@ -16,7 +16,7 @@ def build(family, **own):
 def test_the_oracle_marks_who_met_what():
     z = build("oracle").encode(DATA.obs, DATA.prev_action)
     kinds = len(CFG.world.ladder)
-    order = world.look(CFG.world, CFG.seed).kinds  # channel of each rank
+    order = world.appearance(CFG.world, CFG.seed).kinds  # channel of each rank
     assert torch.equal(z[..., : DATA.obs.shape[-1]], DATA.obs)
     for body in (0, 1):
         first = DATA.obs.shape[-1] + kinds * body
@@ -55,5 +55,5 @@ def test_disjoint_encoders_learn():
 @pytest.mark.parametrize("options", [{}, {"view": "left", "noise": 0.1}])
 def test_who_is_who_must_be_visible_to_them(family, options):
     data = config.Episodes(seed=1, world=config.World(**options))
-    with pytest.raises(ValueError, match="told who is who"):
+    with pytest.raises(ValueError, match="knows who is who"):
         models.build(config.Model(data=data, family=family))

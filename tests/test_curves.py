@@ -6,8 +6,10 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import config, curves, episodes, heads, metrics, models, responses, scaling, stimuli, study
-from vicarious.evidence import Evidence
+from vicarious import battery, config, episodes, heads, metrics, models, watch
+from vicarious.paper import results, studies
+from vicarious.paper.chapters import scaling
+from vicarious.paper.results import Results
 
 MODEL = config.Model(data=config.Episodes(seed=931, episodes=256, frames=8), family="pixels")
 CELL = config.Curve(model=MODEL, battery=tiny_battery(), width=8, updates=24, batch=16, checkpoints=6)
@@ -19,16 +21,16 @@ pytestmark = pytest.mark.usefixtures("exact")
 
 @pytest.fixture(scope="module")
 def agent(exact):
-    model, test = models.build(MODEL), curves.test_set(MODEL.data)
+    model, test = models.build(MODEL), watch.test_set(MODEL.data)
     z = heads.Latents.of(models.encode(model, DATA.obs, DATA.prev_action))
-    codes = responses.encode(model, tiny_battery(), stimuli.make(tiny_battery()), MODEL.data)
+    codes = battery.encode(model, tiny_battery(), battery.make(tiny_battery()), MODEL.data)
     return z, codes, (models.encode(model, test.obs, test.prev_action), test)
 
 
 def learnt(agent, *cells, **how):
     z, codes, test = agent
     n = len(cells)
-    return curves.train(list(cells), [z] * n, [DATA] * n, [codes] * n, [test] * n, **how)
+    return watch.train_curves(list(cells), [z] * n, [DATA] * n, [codes] * n, [test] * n, **how)
 
 
 def test_watching_changes_nothing_and_the_last_look_is_the_trained_head(agent):
@@ -36,7 +38,7 @@ def test_watching_changes_nothing_and_the_last_look_is_the_trained_head(agent):
     z, codes, (held, test) = agent
     for p in CELL.exposures:
         head = heads.train([CELL.at(p)], [z], [DATA])[0][0]
-        answers = responses.respond(head, codes, MODEL.data.world.ladder)
+        answers = battery.respond(head, codes, MODEL.data.world.ladder)
         known = metrics.slopes(answers[answers.readout == "reward"])
         known = known[known.kind == "empathy"].set_index(["mover", "similarity"]).slope
         table = tables["curves"]
@@ -53,7 +55,7 @@ def test_watching_changes_nothing_and_the_last_look_is_the_trained_head(agent):
 
 def test_a_population_of_widths_learns_what_each_does_alone(agent):
     cells = [CELL, CELL.model_copy(update={"width": 4})]
-    assert curves.alike(cells[0]) == curves.alike(cells[1])
+    assert watch.curve_key(cells[0]) == watch.curve_key(cells[1])
     for one, two in zip(learnt(agent, *cells, stacked=True), [t for c in cells for t in learnt(agent, c)], strict=True):
         for name in ("curves", "learning"):
             value = {"curves": "slope", "learning": "value"}[name]
@@ -61,8 +63,8 @@ def test_a_population_of_widths_learns_what_each_does_alone(agent):
 
 
 def test_the_test_set_is_the_same_for_every_amount_of_data_and_nothing_learns_from_it():
-    small, large = (curves.test_set(MODEL.data.model_copy(update={"episodes": n})) for n in (64, 512))
-    assert torch.equal(small.obs, large.obs) and len(small) == curves.TEST
+    small, large = (watch.test_set(MODEL.data.model_copy(update={"episodes": n})) for n in (64, 512))
+    assert torch.equal(small.obs, large.obs) and len(small) == watch.TEST
     flat = DATA.obs.flatten(1)
     assert (torch.cdist(flat[:64], small.obs.flatten(1)).min(1).values > 0.1).all()
 
@@ -91,10 +93,10 @@ def grown(speed, effect=lambda width: 0.0, ceiling=lambda width: 1.0, seeds=6, n
                     "episodes": 16384,
                     "model_updates": 1000,
                 }
-                parts.append(pd.DataFrame(own | sizes).assign(seed=seed, family=f"recurrent/{width}/128/16384/1000"))
+                parts.append(pd.DataFrame(own | sizes).assign(seed=seed, family="recurrent", state=64))
     table = pd.concat(parts, ignore_index=True).assign(exposure=0.0)
-    nothing = pd.DataFrame(columns=["measure", "mover", "similarity", "value", "seed", "family"])
-    return Evidence(pd.DataFrame(), pd.DataFrame(), nothing, curves=table)
+    nothing = pd.DataFrame(columns=[*"measure mover similarity value seed family state".split(), *scaling.SIZES])
+    return Results(pd.DataFrame(), pd.DataFrame(), nothing, curves=table)
 
 
 def slopes(e, read="matched"):
@@ -106,7 +108,7 @@ def slopes(e, read="matched"):
 )
 def test_speed_of_learning_alone_comes_out_flat_at_matched_competence(form):
     e = grown(speed=lambda width: (width / 100) ** 0.5, form=form)
-    table = e.curves[(e.curves.mover == "other") & (e.curves.similarity == 0.5)]
+    table = e.table("curves")[(e.table("curves").mover == "other") & (e.table("curves").similarity == 0.5)]
     early = table[table["update"] == UPDATES[12]].pivot(index="seed", columns="model_width", values="rho")
     naive = scaling.per_decade(np.array(WIDTHS), early.to_numpy())[:, 0]
     assert abs(naive.mean()) > 0.05, "without matching, speed passes for an effect of capacity"
@@ -116,7 +118,7 @@ def test_speed_of_learning_alone_comes_out_flat_at_matched_competence(form):
 def test_an_effect_of_capacity_is_found_whatever_the_speed():
     e = grown(speed=lambda width: (width / 100) ** 0.5, effect=lambda width: 0.1 * np.log10(width))
     assert np.allclose(slopes(e), 0.1, atol=0.01)
-    assert scaling.agents(e, "model-width", 0.0) == (list(range(6)), [])
+    assert scaling.measurable(e, "model-width", 0.0) == (list(range(6)), [])
     assert np.allclose(scaling.slopes(e, "model-width", 0.0, [3, 1]), slopes(e)[[3, 1]])
 
 
@@ -130,20 +132,28 @@ def test_levels_that_never_become_competent_are_not_read():
 def test_too_few_competent_levels_give_no_slope():
     e = grown(speed=lambda width: 1.0, ceiling=lambda width: 0.6 if width < 200 else 1.0)
     assert np.isnan(scaling.slopes(e, "model-width", 0.0, [0, 1])).all()
-    assert scaling.agents(e, "model-width", 0.0) == ([], list(range(6)))
+    assert scaling.measurable(e, "model-width", 0.0) == ([], list(range(6)))
 
 
 def test_levels_that_cannot_tell_who_moved_are_confusion():
     e = grown(speed=lambda width: 1.0)
     rows = [
-        ("auc", "other", s, 0.7 if w == 16 else 1.0, seed, f"recurrent/{w}/128/16384/1000")
+        {"measure": "auc", "mover": "other", "similarity": s, "value": 0.7 if w == 16 else 1.0, "seed": seed}
+        | {
+            "family": "recurrent",
+            "state": 64,
+            "latent": 128,
+            "episodes": 16384,
+            "model_updates": 1000,
+            "model_width": w,
+        }
         for w in WIDTHS
         for s in (0.0, 0.5, 1.0)
         for seed in (0, 1)
     ]
-    measures = pd.DataFrame(rows, columns=e.measures.columns)
+    measures = pd.DataFrame(rows)
     found = scaling.along(
-        Evidence(e.coefficients, e.gates, measures, curves=e.curves), scaling.outcomes(e), "model-width", 0.0
+        Results(e.coefficients, e.gates, measures, curves=e.table("curves")), scaling.outcomes(e), "model-width", 0.0
     )
     assert list(found.confused) == [True, False, False, False, False, False] and not found.counts[0]
 
@@ -180,7 +190,7 @@ def test_what_only_the_quality_of_a_world_model_explains_is_told_from_capacity(e
             agent = {"seed": seed, "exposure": 0.0, "head_width": 128, "head_depth": 2, **sizes}
             rho = 0.3 + 0.4 * np.log(loss) + effect * np.log10(width)
             rows.append(agent | {"family": "recurrent", "reached": 1.0, "matched": rho, "own": 1, "final": 0, "r2": 1})
-            losses.append({"seed": seed, "family": f"recurrent/{width}", **sizes, "loss": loss})
+            losses.append({"seed": seed, "family": "recurrent", "state": 64, **sizes, "loss": loss})
     table = pd.DataFrame(rows)
     expected = scaling.by_training(table, pd.DataFrame(losses), "model-width", 0.0, [0, 1, 2])
     matched = scaling.selected(table, "model-width", 0.0).pivot(index="seed", columns="level", values="matched")
@@ -191,8 +201,8 @@ def test_what_only_the_quality_of_a_world_model_explains_is_told_from_capacity(e
 
 
 def test_the_study_varies_one_axis_at_a_time():
-    cells = [c for c in study.scaling(seeds=1) if isinstance(c, config.Curve) and c.model.state]
-    base = study.PROFILES["paper"].base
+    cells = [c for c in studies.scaling(seeds=1) if isinstance(c, config.Curve) and c.model.state]
+    base = studies.PROFILES["paper"].base
     for c in cells:
         apart = [
             c.model.latent != base["latent"],
@@ -203,8 +213,6 @@ def test_the_study_varies_one_axis_at_a_time():
             c.model.updates != base["updates"],
         ]
         assert sum(apart) <= 1 and c.model.state == (c.model.width // 2)
-    for axis, name in scaling.SIZES.items():
-        found = {study.agent_columns(c)[name] for c in cells}
-        assert found == set(study.PROFILES["paper"].axes[axis]) and len(found) >= (
-            4 if axis in ("head-depth", "training") else 6
-        )
+    for axis in studies.AXES.values():
+        found = {results.agent_columns(c)[axis.column] for c in cells}
+        assert found == set(axis.levels) and len(found) >= (6 if axis.most else 4)

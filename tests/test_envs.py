@@ -9,7 +9,8 @@ pettingzoo_test = pytest.importorskip("pettingzoo.test")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from vicarious import config, envs, episodes, world  # noqa: E402
+from vicarious import config, episodes, world
+from vicarious.interop import envs
 
 
 @pytest.mark.parametrize("options", [{}, {"cfg": config.World(view="centred")}, {"cfg": config.World(noise=0.1)}])
@@ -65,7 +66,7 @@ def test_what_is_drawn_is_what_the_papers_agents_of_that_seed_saw():
             observed, _ = env.reset(seed=seed)
             own = observed.reshape(-1, observed.shape[-1]).round(4)
             kinds |= {tuple(c[4:]) for c in own}
-            axis = world.look(cfg.world, drawn).axes[0].numpy().round(4)
+            axis = world.appearance(cfg.world, drawn).axes[0].numpy().round(4)
             bodies |= {tuple(c[:4]) for c in own if np.allclose(c[:4], axis)}
         return bodies, kinds
 

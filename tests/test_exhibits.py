@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vicarious import exhibits, figures
+from vicarious.paper import plots, site
 
 
 @pytest.fixture(autouse=True)
@@ -18,46 +18,43 @@ def closed():
     plt.close("all")
 
 
-def test_everything_that_is_drawn_can_be_read_back():
-    fig, (left, right) = plt.subplots(1, 2)
-    left.set_title("curves")
-    left.plot([0, 1, 2], [0.1, 0.2, 0.3], color=figures.COLOURS["other"])
-    left.fill_between([0, 1, 2], [0.0, 0.1, 0.2], [0.2, 0.3, 0.4], label="interval")
-    left.axhline(0.05)
-    right.hlines([0, 1], [-1, -2], [1, 2])
-    right.plot(0.123456, 1, "o", label="estimate")
-    right.scatter([5], [1])
-    right.set_yticks([0, 1], ["conv", "slots"])
-    table = exhibits.numbers(fig)
-    kinds = table.groupby(["panel", "kind"]).size().to_dict()
-    assert kinds == {
-        ("curves", "line"): 3,
-        ("curves", "band"): 3,
-        ("panel 2", "segment"): 2,
-        ("panel 2", "line"): 1,
-        ("panel 2", "point"): 1,
-    }, "and no guides"
-    line = table[(table.panel == "curves") & (table.kind == "line")]
-    assert line.y.tolist() == [0.1, 0.2, 0.3] and set(line.series) == {"other"}
-    band = table[table.kind == "band"]
-    assert (band.y.tolist(), band.y2.tolist()) == ([0.0, 0.1, 0.2], [0.2, 0.3, 0.4]) and set(band.series) == {
-        "interval"
-    }
-    estimate = table[table.series == "estimate"].iloc[0]
-    assert estimate.x == 0.1235 and estimate["y at"] == "slots"
-    assert table[table.kind == "segment"][["x", "x2"]].to_numpy().tolist() == [[-1, 1], [-2, 2]]
+def test_what_is_drawn_is_what_is_returned():
+    y = np.random.default_rng(0).normal([0.1, 0.2, 0.4], 0.01, (12, 3))
+    lines = [
+        plots.Line("other", np.array([0.0, 0.5, 1.0]), y, panel="a"),
+        plots.Line("self", np.ones(1), y[:, :1], panel="b"),
+    ]
+    table = plots.draw(lines, "similarity", axis=plots.similarity_axis(), scale=plots.turned)
+    assert list(table) == ["panel", "series", "similarity", "rho", "low", "high"]
+    assert table.similarity.tolist() == [0.0, 0.5, 1.0, 1.0] and table.panel.tolist() == ["a"] * 3 + ["b"]
+    assert np.allclose(table.rho[:3], y.mean(0)) and ((table.low < table.rho) & (table.rho < table.high)).all()
+    left, right = plt.gcf().axes
+    drawn = next(line for line in left.get_lines() if line.get_label() == "other")
+    assert drawn.get_xdata().tolist() == pytest.approx([-90, -60, 0], abs=1e-4) and np.allclose(
+        drawn.get_ydata(), y.mean(0)
+    )
+    assert [right.get_title(), len(right.collections)] == ["b", 0], "one point has no band"
 
 
-def test_cells_of_a_map_are_read_at_their_centres():
-    fig, ax = plt.subplots()
-    ax.pcolormesh([0, 1, 2], [0, 1], np.array([[7.0, 8.0]]))
-    table = exhibits.numbers(fig)
-    assert table[["x", "y", "value"]].to_numpy().tolist() == [[0.5, 0.5, 7.0], [1.5, 0.5, 8.0]]
+def test_levels_that_do_not_count_are_not_joined_and_gaps_are_not_numbers():
+    y = np.random.default_rng(0).normal(0.3, 0.01, (12, 4))
+    y[:, 3] = np.nan
+    line = plots.Line("other", np.arange(4.0), y, counts=np.array([True, True, False, True]))
+    table = plots.draw([line], "level")
+    assert table.level.tolist() == [0, 1, 2], "what nobody has is no number"
+    joined = next(drawn for drawn in plt.gcf().axes[0].get_lines() if drawn.get_label() == "other")
+    assert joined.get_xdata().tolist() == [0, 1, 3]
+
+
+def test_a_heat_map_is_returned_as_its_cells():
+    table = pd.DataFrame([[0.1, 0.2], [0.3, np.nan]], ["joy", "pain"], ["self", "other"])
+    long = plots.heat({"one": table}, (3, 3)).set_index(["panel", "row", "column"]).value
+    assert long.to_dict() == {("one", "joy", "self"): 0.1, ("one", "pain", "self"): 0.3, ("one", "joy", "other"): 0.2}
 
 
 def test_the_note_carries_the_numbers_and_says_where_they_are_from():
     table = pd.DataFrame({"x": [1, 2], "y": [0.5, 0.25]})
-    html = exhibits.note("commit <abc>", "03-similarity-1", table)
+    html = site.note("commit <abc>", "03-similarity-1", table)
     assert "commit &lt;abc&gt;" in html and 'download="03-similarity-1.csv"' in html
     text = base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]).decode()
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), table)
@@ -79,7 +76,7 @@ def test_a_forest_has_every_prediction_where_its_estimate_is():
         row("P3", 0.45, "supported", None, 10, True),
     ]
     table = pd.DataFrame([*rows, row("F2", np.nan, "pending", n=0)])
-    html = exhibits.forest(table)
+    html = site.forest(table)
     lines = re.findall(r"<tr class=\"(\w+)\">(.*?)</tr>", html)
     assert [verdict for verdict, _ in lines] == table.verdict.tolist()
     at = [float(re.search(r'class="dot" style="left:([\d.]+)%', line)[1]) for _, line in lines[:3]]

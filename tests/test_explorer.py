@@ -8,12 +8,13 @@ import pytest
 import scipy.stats
 from test_predictions import evidence
 
-from vicarious import explorer, metrics
+from vicarious import metrics
+from vicarious.paper import site
 
 
 def test_what_the_page_shows_is_what_the_evidence_holds():
     e = evidence(n=12)
-    found = explorer.data(e)
+    found = site.explorer_data(e)
     assert found["stages"] == ["converged"] and found["agents"] == {"converged": 12}
     assert set(found["kinds"]["value"]) == set(metrics.KINDS["value"])
     at = {tuple(s[:5]): s[5:] for s in found["series"]}
@@ -27,7 +28,7 @@ def test_what_the_page_shows_is_what_the_evidence_holds():
 
 
 def test_the_page_carries_its_data():
-    html = explorer.page(evidence(n=3))
+    html = site.explorer(evidence(n=3))
     content = json.loads(re.search(r'id="explorer-data">(.*?)</script>', html)[1])
-    assert content == json.loads(json.dumps(explorer.data(evidence(n=3))))
+    assert content == json.loads(json.dumps(site.explorer_data(evidence(n=3))))
     assert "http" not in html

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import config, episodes, extinction, heads, metrics, models, responses, stimuli
+from vicarious import battery, config, episodes, heads, metrics, models, watch
 
 MODEL = config.Model(data=config.Episodes(seed=922, episodes=256, frames=8), family="pixels")
 HEADS = config.Heads(model=MODEL, width=8, updates=8, reward_updates=8, batch=16)
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("exact")
 def start(exact):
     model = models.build(MODEL)
     z = heads.Latents.of(models.encode(model, DATA.obs, DATA.prev_action))
-    scenes = stimuli.make(tiny_battery())
-    codes = responses.encode(model, tiny_battery(), scenes, MODEL.data)
+    scenes = battery.make(tiny_battery())
+    codes = battery.encode(model, tiny_battery(), scenes, MODEL.data)
     return heads.train([HEADS], [z], [DATA])[0][0], z, codes, scenes
 
 
@@ -32,7 +32,7 @@ def cell(**own):
 def switched(start, *cfgs, data=DATA):
     head, z, codes, scenes = start
     n = len(cfgs)
-    return extinction.train(list(cfgs), [head] * n, [z] * n, [data] * n, [codes] * n, scenes)
+    return watch.fine_tune(list(cfgs), [head] * n, [z] * n, [data] * n, [codes] * n, scenes)
 
 
 def slopes(tables, **where):
@@ -44,7 +44,7 @@ def slopes(tables, **where):
 
 @pytest.mark.parametrize("withheld", ["nothing", "alike", "unlike", "left", "best"])
 def test_labelled_and_withheld_contacts_are_all_there_are(withheld):
-    parts = extinction.split(cell(withheld=withheld), DATA)
+    parts = watch.label_split(cell(withheld=withheld), DATA)
     every = int((DATA.contact[:CUT, :, 1] > 0).sum())
     assert parts["labelled_contacts"] + parts["withheld_contacts"] == every and parts["withheld"] == withheld
     low, high = (0, 0) if withheld == "nothing" else (0.15, 0.7)
@@ -52,12 +52,12 @@ def test_labelled_and_withheld_contacts_are_all_there_are(withheld):
 
 
 def test_the_alike_and_the_unlike_share_no_body():
-    one, two = (extinction.withheld(cell(withheld=name), DATA) for name in ("alike", "unlike"))
+    one, two = (watch.withheld(cell(withheld=name), DATA) for name in ("alike", "unlike"))
     assert (one ^ two).all() and torch.equal(one[:, 0], DATA.angle < np.pi / 4)
 
 
 def test_those_left_of_the_glass_are_others_whose_self_is_on_the_right():
-    held = extinction.withheld(cell(withheld="left"), DATA)
+    held = watch.withheld(cell(withheld="left"), DATA)
     half = DATA.obs.view(len(DATA), 8, 3, 7, -1)[..., :4].square().sum(-1) > 0.5  # where bodies are
     assert half[..., :3].any((-1, -2)).all() and half[..., 4:].any((-1, -2)).all(), "one body on each side"
     me = DATA.side == 0  # and the self, whose looks never change, is on the left of these
@@ -70,10 +70,10 @@ def test_those_left_of_the_glass_are_others_whose_self_is_on_the_right():
 @pytest.mark.parametrize("withheld", ["alike", "left", "best"])
 def test_what_is_withheld_is_not_learnt_from(start, monkeypatch, withheld):
     cfg = cell(withheld=withheld)
-    (net, tables), real = switched(start, cfg)[0], heads.taught
-    hidden = ~extinction.known(cfg, DATA)
+    (net, tables), real = switched(start, cfg)[0], heads.reward_targets
+    hidden = ~watch.known(cfg, DATA)
     lies = lambda c, d: torch.where(hidden, 100.0, real(c, d)) if len(d) == len(DATA) else real(c, d)  # noqa: E731
-    monkeypatch.setattr(heads, "taught", lies)
+    monkeypatch.setattr(heads, "reward_targets", lies)
     again, _ = switched(start, cfg)[0]
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     other, _ = switched(start, cell())[0]
@@ -86,7 +86,7 @@ def test_it_starts_from_the_converged_head_and_leaves_it_alone(start):
     before = [p.clone() for p in head.parameters()]
     _, tables = switched(start, cell())[0]
     assert all(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
-    usual = metrics.slopes(responses.respond(head, codes, (-1.0, 0.0, 1.0)))
+    usual = metrics.slopes(battery.respond(head, codes, (-1.0, 0.0, 1.0)))
     usual = usual[(usual.readout == "reward") & (usual.mover != "drifter")].set_index(["kind", "mover", "similarity"])
     found = tables["extinction"]
     found = found[found["update"] == 0].assign(total=lambda t: t.slope * t.n_scenes)
@@ -111,7 +111,7 @@ def test_stacked_weights_are_asked_as_they_are_then(start):
     head, z, codes, scenes = start
     cfgs = [cell(exposure=1.0), cell(exposure=1.0, until=0.5), cell(exposure=0.0)]
     one, two = (
-        extinction.train(cfgs, [head] * 3, [z] * 3, [DATA] * 3, [codes] * 3, scenes, stacked=stacked)
+        watch.fine_tune(cfgs, [head] * 3, [z] * 3, [DATA] * 3, [codes] * 3, scenes, stacked=stacked)
         for stacked in (False, True)
     )
     for (_, a), (_, b) in zip(one, two, strict=True):
@@ -131,7 +131,7 @@ def test_labelled_episodes_are_counted_as_they_are_seen(start):
     _, tables = switched(start, cfg)[0]
     progress = tables["progress"].set_index("update")
     met = (DATA.contact[:CUT, :, 1] > 0).any(1) & (DATA.exposed_at[:CUT] < 0.5)
-    seen = extinction.rows(cfg, CUT)
+    seen = watch.fine_tuning_rows(cfg, CUT)
     assert progress.labelled[5] == int(met[seen[:5].flatten()].sum())
     assert progress.labelled[16] == progress.labelled[8] == int(met[seen[:8].flatten()].sum())
     assert progress.different[8] == len({int(e) for e in seen[:8].flatten() if met[e]})
@@ -149,7 +149,7 @@ def test_labels_that_say_nothing_comes_of_it_take_the_answer_away(start):
 
     def left(p):
         cfg = cell(exposure=p, past=20)
-        net, _ = extinction.train([cfg], [own], [z], [DATA], [codes], scenes)[0]
+        net, _ = watch.fine_tune([cfg], [own], [z], [DATA], [codes], scenes)[0]
         return float(net(z.inputs[met]).mean())
 
     assert left(1.0) < left(0.0) - 0.1
@@ -157,7 +157,8 @@ def test_labels_that_say_nothing_comes_of_it_take_the_answer_away(start):
 
 def test_checkpoints_are_the_same_for_every_length_and_at_every_convergence():
     short, long = (
-        extinction.checkpoints(config.Extinction(heads=config.Heads(model=MODEL), exposure=1, past=k)) for k in (3, 10)
+        watch.fine_tuning_checkpoints(config.Extinction(heads=config.Heads(model=MODEL), exposure=1, past=k))
+        for k in (3, 10)
     )
     assert short[:2] == [0, 1] and short[-1] == 24000 and long[-1] == 80000 and {8000, 16000} < set(short)
     assert [u for u in long if u <= 24000] == short

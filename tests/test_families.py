@@ -10,8 +10,8 @@ import scipy.integrate
 import torch
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
-from vicarious import config, episodes, models, training, world
-from vicarious.models import base, jepa, rssm, vae
+from vicarious import config, episodes, execute, models, world
+from vicarious.models import base, families
 
 DATA = config.Episodes(seed=940, episodes=128, frames=8)
 BATCH = episodes.collect(DATA)
@@ -29,7 +29,7 @@ def given(model, rows: int = 32):
     """What the family's losses are given besides, for the first rows of the batch."""
     if model.noise:
         return {"given": torch.rand(rows, DATA.frames, model.noise, generator=torch.Generator().manual_seed(0))}
-    return {"given": models._lessons(model, BATCH[:rows])[0]} if model.taught else {}
+    return {"given": models._targets(model, BATCH[:rows])[0]} if model.supervised else {}
 
 
 @pytest.mark.parametrize("family", LEARNT)
@@ -86,21 +86,23 @@ def test_kl_of_gaussians_is_the_closed_form():
     g = torch.Generator().manual_seed(1)
     mean, log_var = torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g)
     posterior = Normal(mean, (0.5 * log_var).exp())
-    torch.testing.assert_close(vae.kl_to_standard_normal(mean, log_var), kl_divergence(posterior, Normal(0.0, 1.0)))
+    torch.testing.assert_close(
+        families.kl_to_standard_normal(mean, log_var), kl_divergence(posterior, Normal(0.0, 1.0))
+    )
     x = torch.randn(5, 3, generator=g)
     constant = 0.5 * math.log(2 * math.pi)
-    torch.testing.assert_close(vae.gaussian_nll(x, mean, log_var) + constant, -posterior.log_prob(x))
+    torch.testing.assert_close(families.gaussian_nll(x, mean, log_var) + constant, -posterior.log_prob(x))
 
 
 def test_kl_of_categoricals_is_the_closed_form():
     g = torch.Generator().manual_seed(2)
-    p, q = (torch.randn(5, 6, rssm.CLASSES, generator=g).log_softmax(-1) for _ in range(2))
+    p, q = (torch.randn(5, 6, families.CLASSES, generator=g).log_softmax(-1) for _ in range(2))
     expected = kl_divergence(Independent(OneHotCategorical(logits=p), 1), Independent(OneHotCategorical(logits=q), 1))
-    torch.testing.assert_close(rssm.kl_categorical(p, q), expected)
+    torch.testing.assert_close(families.kl_categorical(p, q), expected)
 
 
 def test_the_two_halves_of_the_balanced_kl_move_different_weights(monkeypatch):
-    monkeypatch.setattr(rssm, "FREE", 0.0)
+    monkeypatch.setattr(families, "FREE", 0.0)
     model, few = build("rssm"), BATCH[:32]
     for name, moved, still in (("dynamics", "prior", "posterior"), ("representation", "posterior", "prior")):
         model.zero_grad()
@@ -138,8 +140,8 @@ def test_sigreg_is_its_definition_on_known_samples(sample):
         empirical = np.exp(1j * t * x[:, 0].numpy().astype(float)).mean()
         return abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
 
-    expected = len(x) * scipy.integrate.quad(integrand, -jepa.REACH, jepa.REACH)[0]
-    found = float(jepa.sigreg(x, torch.ones(1, 1)))
+    expected = len(x) * scipy.integrate.quad(integrand, -families.REACH, families.REACH)[0]
+    found = float(families.sigreg(x, torch.ones(1, 1)))
     assert found == pytest.approx(expected, rel=0.01, abs=0.01)
     if sample in ("normal", "shifted"):  # nothing to speak of beyond the last knot
         assert found == pytest.approx(epps_pulley(x[:, 0]), rel=0.02, abs=0.02)
@@ -149,9 +151,9 @@ def test_sigreg_is_small_for_an_isotropic_gaussian_alone():
     g = torch.Generator().manual_seed(5)
     x, slices = torch.randn(2000, 8, generator=g), torch.nn.functional.normalize(torch.randn(8, 64, generator=g), dim=0)
     chance = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))  # its expectation for N(0, 1), any number of samples
-    assert float(jepa.sigreg(x, slices)) == pytest.approx(chance, rel=0.3)
-    assert float(jepa.sigreg(torch.zeros(2000, 8), slices)) > 100 * chance, "collapse"
-    assert float(jepa.sigreg(x * torch.linspace(0.1, 2, 8), slices)) > 10 * chance, "stretched"
+    assert float(families.sigreg(x, slices)) == pytest.approx(chance, rel=0.3)
+    assert float(families.sigreg(torch.zeros(2000, 8), slices)) > 100 * chance, "collapse"
+    assert float(families.sigreg(x * torch.linspace(0.1, 2, 8), slices)) > 10 * chance, "stretched"
 
 
 @pytest.mark.parametrize("family", IMAGINE)
@@ -202,12 +204,12 @@ def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
     heads = config.Heads(model=model, width=8, updates=5, reward_updates=5, batch=16)
     battery = config.Battery(scenes=8, rollouts=4, levels=3)
     cells = [battery, config.Responses(heads=heads, battery=battery), config.Imagined(heads=heads, battery=battery)]
-    training.fill(cells, store, workers=0, device="cpu")
+    execute.fill(cells, store, workers=0, device="cpu")
     assert set(store.read(cells[2].address).tables["imagined"].mover) == {"self", "other", "drifter"}
 
 
 def test_the_taught_family_learns_from_own_reward_where_it_is_known():
-    lessons = models._lessons(build("end_to_end"), BATCH)[0]
+    lessons = models._targets(build("end_to_end"), BATCH)[0]
     assert torch.equal(lessons[..., 0], world.reward(BATCH.contact, DATA.world))
     assert torch.equal(lessons[..., 1] == 0, BATCH.contact[..., 1] > 0), "p = 0"
-    assert not any(models.FAMILIES[name].taught for name in LEARNT if name != "end_to_end")
+    assert not any(models.FAMILIES[name].supervised for name in LEARNT if name != "end_to_end")

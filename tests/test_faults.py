@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from conftest import tiny_cells
 
-from vicarious import study, training
+from vicarious import execute
+from vicarious.paper import results, studies
 from vicarious.store import Store
 
 KILLS = 50
@@ -26,14 +27,14 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are inje
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Cells, and their tables as a run gives them that nothing happens to."""
-    cells = tiny_cells(families=study.FAMILIES)
+    cells = tiny_cells(families=studies.FAMILIES)
     store = Store(tmp_path_factory.mktemp("undisturbed") / "runs", Path("/nonexistent"))
-    training.fill(cells, store, workers=0, device="cpu")
+    execute.fill(cells, store, workers=0, device="cpu")
     return cells, tables(cells, store)
 
 
 def tables(cells, store):
-    return [study.load(cells, store, name) for name in ("responses", "measures")]
+    return [results.load(cells, store, name) for name in ("responses", "measures")]
 
 
 def same(cells, store, expected):
@@ -55,7 +56,7 @@ def run(cells, runs, log=None, ready=None):
         Store.write = told
     if ready is not None:
         ready.wait()
-    training.fill(cells, store, workers=0, device="cpu")
+    execute.fill(cells, store, workers=0, device="cpu")
 
 
 def begun(*args) -> multiprocessing.Process:
@@ -108,8 +109,8 @@ def cli(study_, runs, *options, **more):
     """The command itself, on a tiny study, in a process group of its own."""
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from conftest import tiny_cells; from vicarious import cli, study\n"
-        f"study.STUDIES['reference'] = lambda *_: tiny_cells(families={study_!r}); cli.app()"
+        "from conftest import tiny_cells; from vicarious import cli; from vicarious.paper import studies\n"
+        f"studies.STUDIES['reference'] = lambda *_: tiny_cells(families={study_!r}); cli.app()"
     )
     command = [
         sys.executable,
@@ -149,7 +150,7 @@ def tiny_disk(tmp_path):
 def test_a_full_disk_is_one_line_and_nothing_half_written_is_believed(undisturbed, tiny_disk):
     cells, expected = undisturbed
     runs = tiny_disk / "runs"
-    told = one_line(cli(study.FAMILIES, runs, "--workers", "0"), 1)
+    told = one_line(cli(studies.FAMILIES, runs, "--workers", "0"), 1)
     assert "No space left on device" in told
     assert not list(runs.glob(".partial-*")) and 0 < len(stored(runs)) < len(cells)
     subprocess.run(["mount", "-o", "remount,size=100m", tiny_disk], check=True)
@@ -166,7 +167,7 @@ def test_a_read_only_directory_is_one_line(undisturbed, tmp_path):
     else:
         runs.chmod(0o555)
     try:
-        told = one_line(cli(study.FAMILIES, runs, "--workers", "0"), 1)
+        told = one_line(cli(studies.FAMILIES, runs, "--workers", "0"), 1)
         assert ("Read-only file system" in told or "Permission denied" in told) and str(runs) in told
         assert not list(runs.iterdir())
     finally:
@@ -191,7 +192,7 @@ def test_of_processes_that_race_for_the_same_cells_one_wins_each(undisturbed, tm
 def test_a_dead_worker_is_one_line_and_the_next_run_goes_on(undisturbed, tmp_path):
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(study.FAMILIES, runs, "--workers", "2")
+    process = cli(studies.FAMILIES, runs, "--workers", "2")
     os.kill(child_of(process.pid, runs), signal.SIGKILL)
     told = one_line(process, 1)
     assert "a worker died" in told and "the same command goes on from there" in told
@@ -222,7 +223,7 @@ def command_line(process: int) -> str:
 def test_ctrl_c_ends_all_at_once_in_one_line_and_loses_nothing(undisturbed, tmp_path):
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(study.FAMILIES, runs, "--workers", "2")
+    process = cli(studies.FAMILIES, runs, "--workers", "2")
     child_of(process.pid, runs)
     workers, start = children(process.pid), time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -283,7 +284,7 @@ def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_o
 
     cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
     alone, store = (Store(tmp_path / name, Path("/nonexistent")) for name in ("alone", "runs"))
-    training.fill(cells, alone, workers=0, device="cpu")
+    execute.fill(cells, alone, workers=0, device="cpu")
     address, workers = scheduler
     with Client(address) as client:
         client.wait_for_workers(3, timeout=60)
@@ -296,8 +297,8 @@ def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_o
         at_its_death.append(len(stored(store.runs)))
 
     threading.Thread(target=kill, daemon=True).start()
-    with training.cluster(address) as executor:
-        assert training.fill(cells, store, device="cpu", executor=executor) == len(cells)
+    with execute.cluster(address) as executor:
+        assert execute.fill(cells, store, device="cpu", executor=executor) == len(cells)
     assert workers[0].wait(10) == -signal.SIGKILL and at_its_death[0] < len(stored(store.runs))
     same(cells, store, tables(cells, alone))
 

@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from conftest import tiny_cells
-from hypothesis import HealthCheck, given, settings
+from conftest import reseal, tiny_cells
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from vicarious import book, chapters, cli, config, study, training
+from vicarious import cli, config, execute
+from vicarious.paper import book, chapters, results, studies
 from vicarious.store import CorruptResult, Store, sha256
 
 fuzzed = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
@@ -85,8 +88,8 @@ def kept(tmp_path_factory):
     """A tiny study, cached and published, to be damaged."""
     folder = tmp_path_factory.mktemp("kept")
     store, cells = Store(folder / "runs", folder / "data"), tiny_cells()
-    training.fill(cells, store, workers=0, device="cpu")
-    stages, _ = study.publication(cells)
+    execute.fill(cells, store, workers=0, device="cpu")
+    stages, _ = studies.publication(cells)
     store.publish(stages, [c for c in stages if isinstance(c, (config.Model, config.Battery))])
     return store, cells
 
@@ -94,7 +97,7 @@ def kept(tmp_path_factory):
 @given(st.data())
 @settings(fuzzed, max_examples=CASES["config"])
 def test_any_configuration_is_taken_or_refused(data):
-    stages = [*tiny_cells(), training.model_of(tiny_cells()[1]), tiny_cells()[1].heads, config.Simulations()]
+    stages = [*tiny_cells(), tiny_cells()[1].find(config.Model), tiny_cells()[1].heads, studies.Simulations()]
     stage = data.draw(st.sampled_from(stages))
     content = data.draw(mutated(stage.model_dump(mode="json")) | values)
     try:
@@ -148,7 +151,7 @@ def read_all(store: Store, cells) -> None:
                 store.read(cell.address)
         agents = [cell for cell in cells if isinstance(cell, (config.Responses, config.Codes))]
         if agents := [cell for cell in agents if store.has(cell.address)]:
-            study.load(agents, store, "measures")
+            results.load(agents, store, "measures")
     except CorruptResult as error:
         one_line(error)
 
@@ -176,12 +179,17 @@ def test_any_manifest_of_a_cached_result_is_believed_or_reported(kept, tmp_path_
 def test_any_published_manifest_is_believed_or_reported(kept, tmp_path_factory, data):
     store, cells = kept
     folder = tmp_path_factory.getbasetemp() / "published"
-    if not folder.exists():
-        shutil.copytree(store.data, folder)
-    text = (store.data / "manifest.json").read_text()
-    (folder / "manifest.json").write_bytes(
-        data.draw(mutated(json.loads(text)).map(lambda c: json.dumps(c).encode()) | damaged(text.encode()))
-    )
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(store.data, folder)
+    if data.draw(st.booleans()):
+        sums = folder / "SHA256SUMS"
+        sums.write_bytes(data.draw(damaged(sums.read_bytes())))
+    else:
+        rows = data.draw(mutated(pq.read_table(folder / "manifest.parquet").to_pylist()))
+        try:
+            reseal(Store(Path("/nonexistent"), folder), lambda old: old.__setitem__(slice(None), rows))
+        except (pa.ArrowException, TypeError, AttributeError, OverflowError):
+            assume(False)  # that is no table
     read_all(Store(Path("/nonexistent"), folder), cells)
 
 
@@ -189,7 +197,7 @@ def test_any_published_manifest_is_believed_or_reported(kept, tmp_path_factory, 
 @settings(fuzzed, max_examples=CASES["files"])
 def test_any_table_or_weights_are_believed_or_reported_even_with_the_right_hash(kept, tmp_path_factory, data):
     store, cells = kept
-    stage = data.draw(st.sampled_from([cells[1], cells[2], cells[1].heads, training.model_of(cells[1])]))
+    stage = data.draw(st.sampled_from([cells[1], cells[2], cells[1].heads, cells[1].find(config.Model)]))
     folder = tmp_path_factory.getbasetemp() / "files"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(store.runs / stage.address, folder / stage.address)

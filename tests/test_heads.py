@@ -103,14 +103,14 @@ def test_heads_learn_reward_and_value_where_the_code_tells_everything():
 
 def test_shuffled_lessons_are_rewards_of_other_episodes_and_teach_nothing():
     own = config.Heads(model=MODEL, exposure=1.0)
-    shuffled = own.model_copy(update={"lessons": "shuffled"})
-    reward, other = heads.taught(own, DATA), heads.taught(shuffled, DATA)
+    shuffled = own.model_copy(update={"label_source": "shuffled"})
+    reward, other = heads.reward_targets(own, DATA), heads.reward_targets(shuffled, DATA)
     assert sorted(map(tuple, reward.tolist())) == sorted(map(tuple, other.tolist())), "the same sequences of rewards"
     assert (reward != other).any(1).float().mean() > 0.8, "and nearly every episode has another's"
 
 
 def test_uneventful_lessons_are_about_episodes_without_items_in_the_others_chamber():
-    cfg = config.Heads(model=MODEL, lessons="uneventful", updates=50)
+    cfg = config.Heads(model=MODEL, label_source="uneventful", updates=50)
     rows = heads._rows(cfg, DATA, cut := split(len(DATA)), cfg.updates)
     assert rows.shape == (50, cfg.batch) and not DATA.eventful[rows.flatten()].any() and rows.max() < cut
     assert len(rows.unique()) > 0.8 * int((~DATA.eventful[:cut]).sum()), "and about all of them"
@@ -137,7 +137,10 @@ def test_held_out_losses_are_kept_from_before_the_end(fp32):
 def test_heads_of_other_lessons_over_the_same_model_do_not_touch_each_other(stacked, fp32):
     """Each sees inputs and rewards of its own episodes, whoever trains beside it."""
     own = config.Heads(model=MODEL, exposure=1.0, width=16, updates=20, reward_updates=20, batch=32)
-    cfgs = [own.model_copy(update=u) for u in ({"kappa": 0.5}, {"lessons": "shuffled"}, {"lessons": "uneventful"}, {})]
+    cfgs = [
+        own.model_copy(update=u)
+        for u in ({"kappa": 0.5}, {"label_source": "shuffled"}, {"label_source": "uneventful"}, {})
+    ]
     z = heads.Latents.of(DATA.obs)
     together = heads.train(cfgs, [z] * 4, [DATA] * 4, stacked=stacked)
     for cfg, (member, _) in zip(cfgs, together, strict=True):

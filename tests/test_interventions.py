@@ -7,14 +7,14 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import config, interventions, metrics, responses, stimuli, training, world
+from vicarious import battery, config, interventions, metrics, pipeline, world
 from vicarious.interventions import Pairs
 
 LADDER = (-1.0, 0.0, 1.0)
 SCENES, LEVELS, WIDTH = 32, 5, 8
 HEADS = config.Heads(model=config.Model(data=config.Episodes(seed=7)))
 CELL = config.Interventions(heads=HEADS, battery=config.Battery(levels=LEVELS, scenes=SCENES))
-SIMILARITY = torch.tensor(stimuli.similarity(stimuli.angles(LEVELS)))
+SIMILARITY = torch.tensor(battery.similarity(battery.angles(LEVELS)))
 
 
 @pytest.fixture
@@ -134,18 +134,18 @@ def test_partial_effects_tell_what_matters_among_scenes_from_what_only_goes_with
 @pytest.fixture(scope="module")
 def agent(filled):
     store, cells = filled
-    return training.Agent(cells[1].heads.model, store), cells[1].heads
+    return pipeline.Workspace(store), cells[1].heads
 
 
 def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):
-    own, _ = agent
-    battery = tiny_battery()
-    pairs = Pairs.of(own.model, battery, own.scenes(battery)[0], own.cfg.data)
+    own, cfg = agent
+    shown_ = tiny_battery()
+    pairs = Pairs.of(own.model(cfg.model), shown_, own.scenes(shown_)[0], cfg.model.data)
     assert pairs.pixels[0] == 0 and (pairs.pixels.diff() > 0).all()
-    angles = stimuli.angles(battery.levels)
+    angles = battery.angles(shown_.levels)
     assert pairs.pixels.tolist() == pytest.approx((2**1.5 * (angles / 2).sin()).tolist(), abs=1e-5), "two bodies each"
-    for level, s in enumerate(stimuli.similarity(angles)):
-        usual = own.shown(battery)["other", s][:2]
+    for level, s in enumerate(battery.similarity(angles)):
+        usual = own.codes(cfg.model, shown_)["other", s][:2]
         for readout, phase in (("reward", 1), ("value", 0)):
             at = interventions.FRAMES.index(interventions.FRAME[readout])
             assert torch.equal(pairs.other[level][..., at, :], usual[:, :, :, phase])
@@ -153,12 +153,12 @@ def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):
 
 def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agent):
     own, cfg = agent
-    battery = tiny_battery().model_copy(update={"scenes": 32})
-    cell, head, ladder = config.Interventions(heads=cfg, battery=battery, axes=2), own.heads(cfg), LADDER
-    pairs = Pairs.of(own.model, battery, stimuli.make(battery), own.cfg.data)
+    shown_ = tiny_battery().model_copy(update={"scenes": 32})
+    cell, head, ladder = config.Interventions(heads=cfg, battery=shown_, axes=2), own.heads(cfg), LADDER
+    pairs = Pairs.of(own.model(cfg.model), shown_, battery.make(shown_), cfg.model.data)
     table, _ = interventions.run(cell, head, pairs, ladder)
-    shown = responses.encode(own.model, battery, stimuli.make(battery), own.cfg.data)
-    usual = metrics.slopes(responses.respond(head, shown, ladder))
+    shown = battery.encode(own.model(cfg.model), shown_, battery.make(shown_), cfg.model.data)
+    usual = metrics.slopes(battery.respond(head, shown, ladder))
     usual = usual[(usual.kind == "empathy") & (usual.mover == "other")].set_index(["readout", "similarity"]).slope
     start = table[(table.alpha == 0) & (table.mover == "other")]
     assert set(start.path) == {"axis", "shift", "whole", "random"}
@@ -171,19 +171,19 @@ def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agen
 
 def test_conduct_by_degrees_can_be_seen_in_the_scenes():
     """The share of context steps towards the best item, of those in which there is one, rises with purpose."""
-    battery, shares = config.Battery(scenes=64, seed=5), {}
-    _, apart = world.geometry(battery.world.size, torch.device("cpu"))
-    for mover in stimuli.conducts(4, ("shared", "opposite", "alien")):
-        scenes = stimuli.make(battery, (mover,))
+    shown_, shares = config.Battery(scenes=64, seed=5), {}
+    _, apart = world.geometry(shown_.world.size, torch.device("cpu"))
+    for mover in battery.conducts(4, ("shared", "opposite", "alien")):
+        scenes = battery.make(shown_, (mover,))
         pos, items = scenes.pos[0, :, :, 0].long(), scenes.items[0, 0, 0, :, :, 0].long()
         worth = world.values(config.World(taste=mover.taste))[1]
         nearer, chances = 0, 0
-        for t in range(battery.context):
+        for t in range(shown_.context):
             appeal = worth[items[:, t].scatter(1, pos[:, t : t + 1], 0)] * 0.8 ** apart[pos[:, t]]
             best, target = appeal.max(1)
             closer = apart[pos[:, t + 1], target] < apart[pos[:, t], target]
             nearer, chances = nearer + int((closer & (best > 0)).sum()), chances + int((best > 0).sum())
-        assert chances < 0.5 * battery.context * battery.scenes, "on most steps there is nothing to seek"
+        assert chances < 0.5 * shown_.context * shown_.scenes, "on most steps there is nothing to seek"
         shares.setdefault(mover.taste, []).append(nearer / chances)
     for taste, share in shares.items():
         assert (np.diff(share) > 0).all() and 0.25 < share[0] < 0.42 and share[-1] > 0.85, taste
@@ -192,9 +192,9 @@ def test_conduct_by_degrees_can_be_seen_in_the_scenes():
 def test_the_surface_asks_about_every_look_and_conduct(agent):
     own, cfg = agent
     cell = config.Surface(heads=cfg, battery=tiny_battery(), scenes=8, tastes=("shared", "alien"))
-    movers = stimuli.conducts(3, cell.tastes)
-    codes = responses.encode_conducts(own.model, cell.drawn(), movers, own.cfg.data)
-    table = responses.surface(own.heads(cfg), codes, LADDER)
+    movers = battery.conducts(3, cell.tastes)
+    codes = battery.encode_conducts(own.model(cfg.model), cell.drawn(), movers, cfg.model.data)
+    table = battery.surface(own.heads(cfg), codes, LADDER)
     assert len(table) == 2 * 3 * 3 * 2 and table.slope.notna().all()
     assert sorted(table.purpose.unique()) == [0.0, 0.45, 0.9] and set(table.n_scenes) == {8}
     still = table[table.purpose == 0].set_index(["taste", "similarity", "readout"]).slope

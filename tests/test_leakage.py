@@ -1,17 +1,17 @@
 """Claims about what outlives a coupling, and about the worth of what only others seek."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_battery, tiny_cells
 from test_metrics import TRUTH, table
 
-from vicarious import config, leakage, metrics, predictions, stimuli, training
-from vicarious.evidence import Evidence
+from vicarious import battery, config, episodes, execute, metrics
+from vicarious.paper import chapters, verdicts
+from vicarious.paper.chapters import extinction
+from vicarious.paper.results import Results
 
-LEVELS = tuple(stimuli.similarity(stimuli.angles(3)))
+LEVELS = tuple(battery.similarity(battery.angles(3)))
 UPDATES = np.array([0, 10, 100, 1000])
 
 
@@ -38,43 +38,43 @@ def evidence(n=12, left=0.2, dearer=0.0, own=1.0, alien_own=1.0):
     courses = courses.assign(readout="value", kind="empathy", mover="other")
     responses = pd.concat([*parts, TRUTH], ignore_index=True)
     unit = (
-        metrics.slopes(TRUTH.drop(columns=metrics.AGENT))
+        metrics.slopes(TRUTH.drop(columns=metrics.AGENT, errors="ignore"))
         .query("readout == 'value' and kind == 'empathy'")
         .slope.iloc[0]
     )
-    return Evidence.of(responses, pd.DataFrame(measures), decoupling=courses), unit
+    return Results.of(responses, pd.DataFrame(measures), decoupling=courses), unit
 
 
 def verdict(**planted):
-    return predictions.verdicts(evidence(**planted)[0]).set_index("id").loc["A"]
+    return verdicts.verdicts(chapters.PREDICTIONS, evidence(**planted)[0]).set_index("id").loc["A"]
 
 
 def test_a_planted_residue_is_found():
     e, unit = evidence(left=0.2)
     agents = list(range(12))
-    assert leakage.residue(e, agents).mean() * unit == pytest.approx(0.2, abs=0.01)
-    assert leakage.residue(e, agents, 10).mean() * unit == pytest.approx(0.2 + 0.8 * np.exp(-0.1), abs=0.01)
-    assert np.isnan(leakage.residue(e, agents, 11)).all() and np.isnan(leakage.residue(e, [99])).all()
+    assert extinction.residue(e, agents).mean() * unit == pytest.approx(0.2, abs=0.01)
+    assert extinction.residue(e, agents, 10).mean() * unit == pytest.approx(0.2 + 0.8 * np.exp(-0.1), abs=0.01)
+    assert np.isnan(extinction.residue(e, agents, 11)).all() and np.isnan(extinction.residue(e, [99])).all()
 
 
 def test_what_few_agents_had_for_longer_is_read_only_where_it_is_asked_for():
     """The verdict is read where most of the agents are, or it would rest on a handful of them."""
     e, _ = evidence()
-    longer = e.decoupling[e.decoupling.seed < 3].assign(past=10, update=lambda t: t["update"] * 5)
-    both = dataclasses.replace(e, decoupling=pd.concat([e.decoupling, longer]))
+    longer = e.table("decoupling")[e.table("decoupling").seed < 3].assign(past=10, update=lambda t: t["update"] * 5)
+    both = e.replace(decoupling=pd.concat([e.table("decoupling"), longer]))
     agents = list(range(12))
-    assert np.array_equal(leakage.residue(both, agents), leakage.residue(e, agents))
-    updates, rho = leakage.course(both, agents, 1.0, past=10)
+    assert np.array_equal(extinction.residue(both, agents), extinction.residue(e, agents))
+    updates, rho = extinction.course(both, agents, 1.0, past=10)
     assert updates[-1] == 5 * UPDATES[-1] and list(np.isfinite(rho).all(1)) == [True] * 3 + [False] * 9
 
 
 def test_dials_are_compared_within_agents_who_had_all_of_them():
     e, unit = evidence(left=0.2)
-    own = e.decoupling.assign(mover="self", rho=2.0)
+    own = e.table("decoupling").assign(mover="self", rho=2.0)
     own = own[own.similarity == own.similarity.max()].assign(similarity=1.0)
-    usual = pd.concat([e.decoupling, own])
+    usual = pd.concat([e.table("decoupling"), own])
     decayed = usual[usual.seed < 5].assign(weight_decay=1.0, rho=lambda t: t.rho / 2)
-    table = leakage.by_dial(dataclasses.replace(e, decoupling=pd.concat([usual, decayed])), list(range(12)), 1000)
+    table = extinction.by_dial(e.replace(decoupling=pd.concat([usual, decayed])), list(range(12)), 1000)
     found = table.groupby("weight_decay")[["residue", "own"]].mean()
     assert list(found.index) == [0.01, 1.0] and set(table.seed) == set(range(5))
     assert found.residue[0.01] * unit == pytest.approx(0.2, abs=0.02)
@@ -84,15 +84,15 @@ def test_dials_are_compared_within_agents_who_had_all_of_them():
 def test_a_planted_taste_is_found():
     e, unit = evidence(dearer=0.3)
     agents = list(range(12))
-    assert leakage.taste(e, agents).mean() * unit == pytest.approx(0.3, abs=0.02)
-    assert leakage.near(e, agents, "recurrent", 1.0).mean() > leakage.near(e, agents, "recurrent", 0.0).mean()
+    assert extinction.taste(e, agents).mean() * unit == pytest.approx(0.3, abs=0.02)
+    assert extinction.near(e, agents, "recurrent", 1.0).mean() > extinction.near(e, agents, "recurrent", 0.0).mean()
 
 
 def test_who_knows_what_others_seek_foresees_them_best():
     for taste, other in (("shared", "alien"), ("alien", "shared")):
-        wrong = leakage.foreseeable(config.World(taste=taste), worlds=512)
+        wrong = episodes.foreseeable(config.World(taste=taste), worlds=512)
         assert wrong[taste] < wrong["aimless"] - 0.05 < wrong[other] - 0.05
-    aimless = leakage.foreseeable(config.World(other_purpose=(1e-6, 1e-6)), worlds=512)
+    aimless = episodes.foreseeable(config.World(other_purpose=(1e-6, 1e-6)), worlds=512)
     assert max(aimless.values()) - min(aimless.values()) < 1e-3, "where nobody seeks anything, beliefs do not matter"
 
 
@@ -125,7 +125,7 @@ def courses(tmp_path_factory, exact):
         "as extinction": config.Extinction(**fixed, readout="value", exposure=1.0),
         "decayed": config.Decoupling(**fixed, weight_decay=1.0),
     }
-    training.fill([tiny_battery(), *cells.values()], store, workers=0, device="cpu")
+    execute.fill([tiny_battery(), *cells.values()], store, workers=0, device="cpu")
     return {k: store.read(c.address).tables[c.stage].set_index("update").slope for k, c in cells.items()}
 
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from vicarious import metrics, stats
-from vicarious.stimuli import CONTACTS, PHASES
+from vicarious.battery import CONTACTS, PHASES
 
 
 def table(gain, seed=0, family="recurrent", exposure=0.0, levels=(1.0, 0.5, 0.0)):

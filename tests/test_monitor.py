@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import config, episodes, heads, joint, metrics, models, monitor, responses, stimuli
+from vicarious import battery, config, episodes, heads, metrics, models, watch
 
 MODEL = config.Model(data=config.Episodes(seed=921, episodes=128, frames=8), latent=8, width=16, updates=12, batch=16)
 JOINT = config.Joint(model=MODEL, battery=tiny_battery(), checkpoints=5, width=8)
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("exact")
 
 
 def watched(cfg=JOINT, stacked=False):
-    at = monitor.checkpoints(cfg.model.updates, cfg.checkpoints)
-    scenes = stimuli.make(cfg.battery)
-    value = stimuli.true_returns(cfg.battery, scenes)[..., 0]
-    eye = monitor.Monitor(cfg.battery, cfg.model.data, at, scenes, value)
-    return joint.train([cfg], [episodes.collect(cfg.model.data)], [eye], stacked=stacked)[0], eye
+    at = watch.checkpoints(cfg.model.updates, cfg.checkpoints)
+    scenes = battery.make(cfg.battery)
+    value = battery.true_returns(cfg.battery, scenes)[..., 0]
+    eye = watch.Monitor(cfg.battery, cfg.model.data, at, scenes, value)
+    return watch.train_jointly([cfg], [episodes.collect(cfg.model.data)], [eye], stacked=stacked)[0], eye
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -44,11 +44,11 @@ def test_every_head_learns_and_by_its_own_labels():
 
 def test_heads_of_each_exposure_learn_from_its_own_labels_alone(monkeypatch):
     """Rewards that are lies wherever p = 0 has no label change the heads of p = 1, and nothing else."""
-    (agent, _), real = watched()[0], heads.taught
+    (agent, _), real = watched()[0], heads.reward_targets
     data = episodes.collect(MODEL.data)
     hidden = ~episodes.labelled(data, 0.0)
     assert hidden.any()
-    monkeypatch.setattr(heads, "taught", lambda c, d: torch.where(hidden, 100.0, real(c, d)))
+    monkeypatch.setattr(heads, "reward_targets", lambda c, d: torch.where(hidden, 100.0, real(c, d)))
     again = watched()[0][0]
     same = {k: torch.equal(v, again.state_dict()[k]) for k, v in agent.state_dict().items()}
     assert all(same[k] for k in same if k.startswith(("model", "reward0", "value0")))
@@ -58,13 +58,13 @@ def test_heads_of_each_exposure_learn_from_its_own_labels_alone(monkeypatch):
 
 def test_the_monitor_asks_when_it_should_and_keeps_what_the_battery_says():
     (agent, tables), _ = watched()
-    at = monitor.checkpoints(12, 5)
+    at = watch.checkpoints(12, 5)
     found = tables["development"]
     assert sorted(found["update"].unique()) == at and set(found.exposure) == {0.0, 1.0}
-    sample = episodes.collect(MODEL.data)[: joint.SAMPLE]
+    sample = episodes.collect(MODEL.data)[: watch.SAMPLE]
     head = agent.heads(models.encode(agent.model, sample.obs, sample.prev_action))[1.0]
-    codes = responses.encode(agent.model, JOINT.battery, stimuli.make(JOINT.battery), MODEL.data)
-    usual = metrics.slopes(responses.respond(head, codes, (-1.0, 0.0, 1.0)))
+    codes = battery.encode(agent.model, JOINT.battery, battery.make(JOINT.battery), MODEL.data)
+    usual = metrics.slopes(battery.respond(head, codes, (-1.0, 0.0, 1.0)))
     last = found[(found["update"] == 12) & (found.exposure == 1.0)]
     keys = ["readout", "kind", "mover", "similarity"]
     both = last.groupby(keys).slope.mean().to_frame("watched").join(usual.set_index(keys).slope)
@@ -80,7 +80,7 @@ def test_a_monitor_is_a_callback_for_any_training_loop():
             return torch.cat([obs, prev_action[..., None].to(obs.dtype)], -1)
 
     weights = torch.randn(169, 2, generator=torch.Generator().manual_seed(0))
-    eye = monitor.Monitor(tiny_battery(), config.Episodes(seed=3), at=[2])
+    eye = watch.Monitor(tiny_battery(), config.Episodes(seed=3), at=[2])
     for update in range(1, 4):
         if update in eye.at:
             eye(
@@ -95,11 +95,11 @@ def test_a_monitor_is_a_callback_for_any_training_loop():
 
 
 def test_checkpoints_are_log_spaced_with_the_untrained_agent_and_a_fifth_of_training():
-    at = monitor.checkpoints(3000, 18)
+    at = watch.checkpoints(3000, 18)
     assert at[0] == 0 and at[-1] == 3000 and 600 in at and len(at) == 18
     spaced = np.diff(np.log([u for u in at if u not in (0, 600)]))
     assert np.ptp(spaced) < 0.02
-    assert monitor.checkpoints(5, 18) == [0, 1, 2, 3, 4, 5]
+    assert watch.checkpoints(5, 18) == [0, 1, 2, 3, 4, 5]
 
 
 def test_learning_is_followed_and_the_monitors_share_is_kept():

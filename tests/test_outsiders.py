@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 from conftest import tiny_battery
 
-from vicarious import config, envs, study, training
+from vicarious import config, execute
+from vicarious.interop import envs, sb3
+from vicarious.paper import results, studies
 from vicarious.store import Store
 
 outsiders = pytest.importorskip("vicarious.outsiders")
 
 
 def test_its_worlds_are_the_chambers_that_end_by_the_clock():
-    worlds = outsiders.Worlds(3, seed=1, frames=4)
+    worlds = sb3.Worlds(3, seed=1, frames=4)
     first = worlds.reset()
     assert first.shape == (3, *envs.Chambers().observations.shape)
     for step in range(1, 7):
@@ -29,23 +31,23 @@ def test_its_worlds_are_the_chambers_that_end_by_the_clock():
 
 
 def test_reward_is_counted_as_it_is_earned():
-    cfg = config.Outsider(data=config.Episodes(seed=3), algorithm="dqn", steps=1)
-    aimless, usual, eager = (outsiders.reward(cfg, None, purpose) for purpose in (0.0, None, 1.0))
+    cfg = config.External(data=config.Episodes(seed=3), algorithm="dqn", steps=1)
+    aimless, usual, eager = (sb3.reward(cfg, None, purpose) for purpose in (0.0, None, 1.0))
     assert abs(aimless) < 0.01 < usual < eager
-    assert outsiders.reward(cfg, lambda frames: np.zeros(len(frames), int)) < usual
+    assert sb3.reward(cfg, lambda frames: np.zeros(len(frames), int)) < usual
 
 
-@pytest.mark.parametrize("algorithm", study.OUTSIDERS)
+@pytest.mark.parametrize("algorithm", studies.EXTERNAL)
 def test_it_is_trained_probed_and_stored_and_the_same_again(algorithm, tmp_path):
     def made(folder, steps):
         data = config.Episodes(seed=904, frames=8)
-        cell = config.Outsider(data=data, algorithm=algorithm, steps=steps, worlds=8, battery=tiny_battery(), width=32)
+        cell = config.External(data=data, algorithm=algorithm, steps=steps, worlds=8, battery=tiny_battery(), width=32)
         store = Store(tmp_path / folder, tmp_path / "data")
-        training.fill([cell], store, workers=0, device="cpu")
+        execute.fill([cell], store, workers=0, device="cpu")
         return cell, store.read(cell.address, weights=True)
 
     cell, one = made("a", 4000)
-    assert study.agent_columns(cell) == {"seed": 904, "family": algorithm, "exposure": 1.0, "kappa": 0.0}
+    assert results.agent_columns(cell) == {"seed": 904, "family": algorithm, "exposure": 1.0, "kappa": 0.0}
     _, two = made("b", 4000)
     for name in ("outsiders", "measures"):
         pd.testing.assert_frame_equal(one.tables[name], two.tables[name], check_exact=True)
@@ -56,10 +58,10 @@ def test_it_is_trained_probed_and_stored_and_the_same_again(algorithm, tmp_path)
 
 
 def test_studies_have_as_many_of_each_kind_as_planned():
-    cells = [c for c in study.generality() if isinstance(c, config.Outsider)]
-    named = pd.Series([study.agent_columns(c)["family"] for c in cells]).value_counts()
+    cells = [c for c in studies.generality() if isinstance(c, config.External)]
+    named = pd.Series([results.agent_columns(c)["family"] for c in cells]).value_counts()
     assert named.to_dict() == dict.fromkeys(("ppo", "dqn", "ppo:uneventful", "dqn:uneventful"), 5)
-    assert len(training.jobs(cells, 64)) == len(cells)
+    assert len(execute.jobs(cells, 64)) == len(cells)
 
 
 def test_the_readmes_example_probes_a_freshly_trained_agent(tmp_path, monkeypatch, capsys):

@@ -7,8 +7,9 @@ import torch
 from conftest import tiny_cells
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicarious import config, episodes, heads, models, population, study, training
-from vicarious.models.recurrent import GRU
+from vicarious import config, episodes, execute, heads, models, pipeline, train
+from vicarious.models.base import GRU
+from vicarious.paper import results, studies
 from vicarious.store import Store
 
 UPDATES = 20
@@ -115,7 +116,7 @@ def test_members_do_not_touch_each_other(stacked):
 def test_clipping_is_each_members_own_norm(monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
     members = [torch.nn.Linear(3, 2) for _ in range(4)]
-    stacked = population._Stacked(members, lambda m, x: m(x).square().sum())
+    stacked = train._Stacked(members, lambda m, x: m(x).square().sum())
     x = torch.randn(4, 5, 3) * torch.tensor([0.01, 1.0, 10.0, 100.0])[:, None, None]
     stacked([x]).backward()
     stacked.clip_(1.0)
@@ -131,7 +132,7 @@ def test_units_added_to_stack_heads_of_different_widths_stay_zero():
     wide = heads._resized(head, 9)
     x, y = torch.randn(64, 6), torch.randn(64, 2)
     assert torch.allclose(head(x), wide(x), atol=1e-6)
-    population.train(
+    train.fit(
         [wide], lambda m, a, b: (m(a) - b).square().mean(), lambda rows: ([x], [y]), torch.zeros(30, 1, 1), 1e-2, 0.1
     )
     again = heads._resized(heads._resized(wide, 5), 9)
@@ -150,14 +151,15 @@ def test_the_cell_is_a_gru():
 def test_a_study_of_stacked_populations_finds_what_one_of_single_agents_finds(tmp_path, monkeypatch):
     """The way a study goes on a GPU, on the CPU: seeds as one population, everything else the same."""
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
-    cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_cells(seed, families=study.FAMILIES)))
+    cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_cells(seed, families=studies.FAMILIES)))
     single, stacked = (Store(tmp_path / name / "runs", tmp_path / name / "data") for name in ("one", "many"))
-    training.fill(cells, single, workers=0, device="cpu")
-    monkeypatch.setattr(population, "stacks", lambda device: True)
-    training.fill(cells, stacked, workers=0, device="cpu", population=2)
-    sizes = {stacked.read(training.model_of(c).address).manifest["population"] for c in cells[1:] if c.stage == "codes"}
+    execute.fill(cells, single, workers=0, device="cpu")
+    for module in (train, heads, pipeline):
+        monkeypatch.setattr(module, "stacks", lambda device: True)
+    execute.fill(cells, stacked, workers=0, device="cpu", population=2)
+    sizes = {stacked.read(c.find(config.Model).address).manifest["population"] for c in cells[1:] if c.stage == "codes"}
     assert sizes == {1, 2}, "three seeds in populations of two"
-    one, many = (study.load(cells, store, "responses") for store in (single, stacked))
+    one, many = (results.load(cells, store, "responses") for store in (single, stacked))
     assert (one["mean"] - many["mean"]).abs().max() < 1e-3
 
 
@@ -172,8 +174,9 @@ def test_out_of_gpu_memory_halves_the_population_and_goes_on(tmp_path, monkeypat
         return real(cfgs, *args, **kwargs)
 
     monkeypatch.setattr(models, "train", train)
-    training.fill(cells, store, workers=0, device="cpu", population=4)
-    assert tried == [4, 2, 1, 1, 2, 1, 1] and not training.missing(cells, store)
+    monkeypatch.setattr(pipeline, "stacks", lambda device: True)
+    execute.fill(cells, store, workers=0, device="cpu", population=4)
+    assert tried == [4, 2, 1, 1, 2, 1, 1] and not pipeline.missing(cells, store)
 
 
 def test_memory_too_small_for_one_agent_is_one_clear_line(tmp_path, monkeypatch):
@@ -182,7 +185,7 @@ def test_memory_too_small_for_one_agent_is_one_clear_line(tmp_path, monkeypatch)
 
     monkeypatch.setattr(models, "train", train)
     with pytest.raises(MemoryError, match="too little memory for a single agent"):
-        training.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
+        execute.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
 
 
 def test_an_update_is_captured_once_after_warming_up_and_then_replayed(monkeypatch):
@@ -200,10 +203,10 @@ def test_an_update_is_captured_once_after_warming_up_and_then_replayed(monkeypat
 
     cfgs, data = world_models()
     expected = models.train(cfgs, data, stacked=True)
-    monkeypatch.setattr(population, "captures", lambda device: True)
-    monkeypatch.setattr(population, "_captured", captured)
+    monkeypatch.setattr(train, "captures", lambda device: True)
+    monkeypatch.setattr(train, "_captured", captured)
     found = models.train(cfgs, data, stacked=True)
-    assert calls == {"captured": 1, "replayed": UPDATES - population.WARM_UP}
+    assert calls == {"captured": 1, "replayed": UPDATES - train.WARM_UP}
     assert all(distance(a, b) == 0 for (a, _), (b, _) in zip(expected, found, strict=True))
 
 
@@ -212,7 +215,7 @@ def test_a_captured_graph_trains_as_eager_kernels_do(monkeypatch):
     cfgs, data = world_models()
     data = [episodes.Batch(**{k: v.cuda() for k, v in vars(d).items()}) for d in data]
     twice = [models.train(cfgs, data) for _ in range(2)]
-    monkeypatch.setattr(population, "captures", lambda device: False)
+    monkeypatch.setattr(train, "captures", lambda device: False)
     eager = models.train(cfgs, data)
     for captured in twice:
         assert all(distance(a, b) < 2e-2 for (a, _), (b, _) in zip(captured, eager, strict=True))
@@ -221,7 +224,7 @@ def test_a_captured_graph_trains_as_eager_kernels_do(monkeypatch):
 def test_an_unknown_precision_is_refused(monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp8")
     with pytest.raises(ValueError, match="it is auto, bf16 or fp32"):
-        population.precision("cpu")
+        train.precision("cpu")
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -229,15 +232,15 @@ def test_a_world_model_taken_on_the_way_is_what_it_was_then(stacked, monkeypatch
     """Stopping is looking: the rate is laid out for all updates, and the model as it is at that one."""
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
     cfgs, data = world_models()
-    seen, real = {}, population.train
+    seen, real = {}, train.fit
 
     def watches(members, *args, **kwargs):
         look = lambda: seen.update(copy.deepcopy(members[0].state_dict()))  # noqa: E731
         return real(members, *args, **kwargs, at={3: look})
 
-    monkeypatch.setattr(population, "train", watches)
+    monkeypatch.setattr(models, "fit", watches)
     models.train(cfgs[:1], data[:1], stacked=stacked)
-    monkeypatch.setattr(population, "train", real)
+    monkeypatch.setattr(models, "fit", real)
     stopped = models.train([cfgs[0].model_copy(update={"stop": 3})], data[:1], stacked=stacked)[0][0]
     assert all(torch.equal(seen[k], v) for k, v in stopped.state_dict().items())
     whole = models.train(cfgs[:1], data[:1], stacked=stacked)[0][0]

@@ -1,16 +1,17 @@
 """The verdict engine on synthetic agents whose verdict is known."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 
-from vicarious import generality, metrics, predictions, rules, stimuli
+from vicarious import battery, metrics
+from vicarious.paper import chapters, results, verdicts
+from vicarious.paper.chapters import generality
 
-LEVELS = tuple(stimuli.similarity(stimuli.angles(7)))
+LEVELS = tuple(battery.similarity(battery.angles(7)))
 AT_S = 30.0  # dose, 90 degrees less the angle, of looks at s = .5
 
 
@@ -72,7 +73,7 @@ def evidence(
     moved = moved.assign(family="recurrent", exposure=0.0, kappa=0.0, mover="other")
     more = {"imagined": (foreseen(n, imagined, rng, noise), ONE)} if imagined else {}
     tables = pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures)
-    return predictions.Evidence.of(*tables, moved, **more)
+    return results.Results.of(*tables, moved, **more)
 
 
 ONE = pd.Series(1.0, pd.MultiIndex.from_product([("self", "other", "drifter"), ("reward", "value")], names=["m", "r"]))
@@ -111,7 +112,7 @@ def paths(seed, rho, patched, jitter):
 
 
 def verdict(found, **kwargs):
-    return predictions.verdicts(found, **kwargs).set_index("id").verdict.to_dict()
+    return verdicts.verdicts(chapters.PREDICTIONS, found, **kwargs).set_index("id").verdict.to_dict()
 
 
 LIVE = ["P1a", "P1b", "P2a/reward", "P2b/reward", "P2a/value", "P2b/value", "F1"]
@@ -159,7 +160,9 @@ OTHERS = [f for f in generality.FAMILIES if f != "recurrent"]
     ],
 )
 def test_whenever_takes_every_competent_family(families, imagined, expected):
-    table = predictions.verdicts(evidence(n=12, families=families, imagined=imagined)).set_index("id")
+    table = verdicts.verdicts(chapters.PREDICTIONS, evidence(n=12, families=families, imagined=imagined)).set_index(
+        "id"
+    )
     assert table.verdict["P6a/reward"] == expected
     assert table.gate_passed["P6a/reward"] or expected == "inconclusive"
     count = 1 + sum("own" not in more and "auc" not in more for more in families.values())
@@ -168,7 +171,7 @@ def test_whenever_takes_every_competent_family(families, imagined, expected):
 
 def test_a_family_is_compared_with_its_own_controls():
     beyond = evidence(n=12, families={f: {"other": -0.1} if f == "vae" else {} for f in OTHERS})
-    table = predictions.verdicts(beyond).set_index("id")
+    table = verdicts.verdicts(chapters.PREDICTIONS, beyond).set_index("id")
     assert table.verdict["P6b/reward"] == "contradicted", "less than heads on pixels have"
     low, high = table.ci_low["P6b/reward"], table.ci_high["P6b/reward"]
     assert low < table.estimate["P6b/reward"] < high and high - low > 0.2, "families differ"
@@ -187,16 +190,16 @@ def test_a_family_is_compared_with_its_own_controls():
     ids=["flat", "falling", "no effect of the patch", "a step", "two steps", "smooth but steep"],
 )
 def test_degrees_are_told_from_steps_and_causes_from_correlations(planted, expected):
-    table = predictions.verdicts(evidence(**planted)).set_index("id").verdict
+    table = verdicts.verdicts(chapters.PREDICTIONS, evidence(**planted)).set_index("id").verdict
     assert table[list(expected)].to_dict() == expected
 
 
 def test_a_patch_that_does_no_more_than_random_ones_is_no_cause():
     found = evidence()
-    m = found.interventions
+    m = found.table("interventions")
     beside = m[m.path == "axis"].assign(path="random")
-    same = replace(found, interventions=pd.concat([m[m.path != "random"], beside]))
-    assert verdict(same)["P3"] == "inconclusive" and verdict(replace(found, interventions=None))["P3"] == "inconclusive"
+    same = found.replace(interventions=pd.concat([m[m.path != "random"], beside]))
+    assert verdict(same)["P3"] == "inconclusive" and verdict(found.replace(interventions=None))["P3"] == "inconclusive"
 
 
 def test_planted_indifference_is_contradicted():
@@ -210,19 +213,22 @@ def test_too_much_noise_is_inconclusive():
 
 
 def test_below_ten_agents_it_is_always_inconclusive():
-    table = predictions.verdicts(evidence(n=9)).set_index("id")
+    table = verdicts.verdicts(chapters.PREDICTIONS, evidence(n=9)).set_index("id")
     assert set(table.verdict[LIVE]) == {"inconclusive"} and table.note["P2a/reward"].startswith("fewer than 10")
 
 
 def test_a_failed_gate_is_inconclusive_and_names_the_excluded():
-    table = predictions.verdicts(evidence(passing=0.8)).set_index("id")
+    table = verdicts.verdicts(chapters.PREDICTIONS, evidence(passing=0.8)).set_index("id")
     row = table.loc["P2a/reward"]
     assert row.verdict == "inconclusive" and not row.gate_passed and row.excluded == list(range(32, 40)) and row.n == 32
-    assert predictions.verdicts(evidence(passing=0.95)).set_index("id").verdict["P2a/reward"] == "supported"
+    assert (
+        verdicts.verdicts(chapters.PREDICTIONS, evidence(passing=0.95)).set_index("id").verdict["P2a/reward"]
+        == "supported"
+    )
 
 
 def test_confusion_is_never_empathy():
-    table = predictions.verdicts(evidence(auc=0.8)).set_index("id")
+    table = verdicts.verdicts(chapters.PREDICTIONS, evidence(auc=0.8)).set_index("id")
     assert set(table.verdict[LIVE]) == {"inconclusive"} and "confusion" in table.note["P2a/reward"]
 
 
@@ -230,8 +236,8 @@ def test_agents_without_a_value_are_listed_and_count_against_the_gate():
     found = evidence(n=20)
     m = found.measures
     gone = (m.measure == "r2") & (m.family == "pixels") & m.seed.isin([3, 4, 5])
-    few = predictions.Evidence(found.coefficients, found.gates, m.assign(value=m["value"].where(~gone, 0.01)))
-    row = predictions.verdicts(few).set_index("id").loc["P1b"]
+    few = results.Results(found.coefficients, found.gates, m.assign(value=m["value"].where(~gone, 0.01)))
+    row = verdicts.verdicts(chapters.PREDICTIONS, few).set_index("id").loc["P1b"]
     assert row.excluded == [3, 4, 5] and row.n == 17 and not row.gate_passed and row.verdict == "inconclusive"
     assert "no value for agents [3, 4, 5]" in row.note
 
@@ -239,12 +245,16 @@ def test_agents_without_a_value_are_listed_and_count_against_the_gate():
 def test_identity_that_was_not_measured_is_not_identity():
     found = evidence(n=20)
     m = found.measures
-    unknown = predictions.Evidence(found.coefficients, found.gates, m[~((m.measure == "auc") & (m.seed == 0))])
-    assert predictions.verdicts(unknown).set_index("id").verdict["P2a/reward"] == "inconclusive"
+    unknown = results.Results(found.coefficients, found.gates, m[~((m.measure == "auc") & (m.seed == 0))])
+    assert verdicts.verdicts(chapters.PREDICTIONS, unknown).set_index("id").verdict["P2a/reward"] == "inconclusive"
 
 
 def test_excluded_agents_do_not_make_a_full_study_provisional():
-    assert not predictions.verdicts(evidence(n=40, passing=0.95)).set_index("id").provisional["P2a/reward"]
+    assert (
+        not verdicts.verdicts(chapters.PREDICTIONS, evidence(n=40, passing=0.95))
+        .set_index("id")
+        .provisional["P2a/reward"]
+    )
 
 
 def test_one_failing_condition_is_enough():
@@ -254,8 +264,8 @@ def test_one_failing_condition_is_enough():
 
 
 def test_it_is_provisional_below_the_planned_number_and_uncalibrated_until_told():
-    few = predictions.verdicts(evidence(n=20)).set_index("id")
-    many = predictions.verdicts(replace(evidence(n=40), calibrated=True)).set_index("id")
+    few = verdicts.verdicts(chapters.PREDICTIONS, evidence(n=20)).set_index("id")
+    many = verdicts.verdicts(chapters.PREDICTIONS, evidence(n=40).replace(calibrated=True)).set_index("id")
     assert few.provisional["P1a"] and not many.provisional["P1a"]
     assert "not calibrated" in few.note["P1a"] and many.note["P1a"] == ""
 
@@ -263,8 +273,8 @@ def test_it_is_provisional_below_the_planned_number_and_uncalibrated_until_told(
 def test_holm_takes_back_what_does_not_survive():
     """A result that clears its bar by a hair does not stand beside six that do not."""
     found = evidence(n=12, other=0.125, pixels=0.115, drifter=0.12, transfer=0.12, control=0.1, noise=0.036)
-    table = predictions.verdicts(found).set_index("id").loc[LIVE]
-    raw = [predictions.judge(p, found) for p in predictions.PREDICTIONS if p.id in LIVE]
+    table = verdicts.verdicts(chapters.PREDICTIONS, found).set_index("id").loc[LIVE]
+    raw = [verdicts.decide(p, found) for p in chapters.PREDICTIONS if p.id in LIVE]
     demoted = [r["id"] for r in raw if r["verdict"] != "inconclusive" and table.p_holm[r["id"]] >= 0.05]
     assert all(table.verdict[i] == "inconclusive" and "Holm" in table.note[i] for i in demoted)
     assert (table.p_holm >= table.p - 1e-12).all()
@@ -272,18 +282,20 @@ def test_holm_takes_back_what_does_not_survive():
 
 def test_a_verdict_read_elsewhere_says_so():
     found = evidence()
-    elsewhere = predictions.Evidence(found.coefficients, found.gates, found.measures, s=0.9)
-    assert "not as preregistered" in predictions.verdicts(elsewhere).set_index("id").note["P2a/reward"]
+    elsewhere = results.Results(found.coefficients, found.gates, found.measures, s=0.9)
+    assert (
+        "not as preregistered" in verdicts.verdicts(chapters.PREDICTIONS, elsewhere).set_index("id").note["P2a/reward"]
+    )
 
 
 def test_ids_are_unique_and_cover_the_preregistration():
-    ids = [p.id for p in predictions.PREDICTIONS]
+    ids = [p.id for p in chapters.PREDICTIONS]
     assert len(ids) == len(set(ids))
-    assert {p.prediction for p in predictions.PREDICTIONS} == {*(f"P{i}" for i in range(1, 8)), "F1", "F2", "A", "B"}
+    assert {p.prediction for p in chapters.PREDICTIONS} == {*(f"P{i}" for i in range(1, 8)), "F1", "F2", "A", "B"}
 
 
 def test_thresholds_are_the_preregistered_ones():
-    assert (predictions.MARGIN, predictions.NULL, predictions.S, predictions.P, predictions.MINIMUM) == (
+    assert (verdicts.MARGIN, verdicts.NULL, verdicts.S, verdicts.P, verdicts.MINIMUM) == (
         0.1,
         0.05,
         0.5,
@@ -297,12 +309,12 @@ def test_thresholds_are_the_preregistered_ones():
         0.95,
         0.1,
     )
-    assert (rules.CONFIRMATORY, rules.SWEEP, rules.FAMILIES) == (40, 20, 10)
+    assert (verdicts.CONFIRMATORY, verdicts.SWEEP, verdicts.FAMILIES) == (40, 20, 10)
 
 
 @pytest.mark.parametrize("found", [None, "some"])
 def test_json_is_plain_and_complete(found):
-    rows = predictions.as_json(predictions.verdicts(evidence(n=12) if found else None))
+    rows = verdicts.as_json(verdicts.verdicts(chapters.PREDICTIONS, evidence(n=12) if found else None))
     text = json.dumps(rows, allow_nan=False)
     need = {
         "id",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vicarious import config, probe, world
+from vicarious import config, interop, world
 
 CFG = config.World()
 BATTERY = config.Battery(levels=5, scenes=64, rollouts=16)
@@ -16,7 +16,7 @@ class Planted:
     """Knows what every item is worth to whoever stands on it or near it, times a function of how it looks."""
 
     def __init__(self, regard, drawn=0):
-        look = world.look(CFG, drawn)
+        look = world.appearance(CFG, drawn)
         self.axis, self.regard = look.axes[0].numpy(), regard
         self.worth = np.zeros(len(CFG.ladder))
         self.worth[look.kinds.numpy()] = CFG.ladder
@@ -39,7 +39,7 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def report():
-    return probe.probe(Planted(lambda looks: np.clip(looks, 0, 1) ** 3), battery=BATTERY)
+    return interop.probe(Planted(lambda looks: np.clip(looks, 0, 1) ** 3), battery=BATTERY)
 
 
 def test_planted_empathy_is_found_at_every_look(report):
@@ -53,7 +53,7 @@ def test_planted_empathy_is_found_at_every_look(report):
 
 def test_the_gate_tells_who_can_be_believed(report):
     assert report.gates["reward"]["passed"] and report.gates["value"]["own"] > 0
-    blind = probe.probe(probe.Adapter(lambda frames: {"value": np.zeros(len(frames))}), battery=BATTERY)
+    blind = interop.probe(interop.Adapter(lambda frames: {"value": np.zeros(len(frames))}), battery=BATTERY)
     assert not blind.gates["value"]["passed"] and blind.table.rho.isna().all() and "NOT competent" in str(blind)
 
 
@@ -68,27 +68,27 @@ def test_what_is_reported_can_be_read_back(report, tmp_path):
 def test_a_torch_module_is_an_agent():
     features = world.features(CFG)
     net = torch.nn.Linear(features, 2)
-    found = probe.probe(net, battery=config.Battery(levels=2, scenes=16, rollouts=4))
+    found = interop.probe(net, battery=config.Battery(levels=2, scenes=16, rollouts=4))
     assert set(found.table.readout) == {"value", "reward"}
 
 
 @pytest.mark.parametrize(
     ("agent", "named"),
     [
-        (object(), "is no Outsider"),
-        (probe.Adapter(lambda f: {"worth": np.zeros(len(f))}), "must give 'value'"),
+        (object(), "is no agent"),
+        (interop.Adapter(lambda f: {"worth": np.zeros(len(f))}), "must give 'value'"),
         (type("Short", (), {"predict": lambda self, o, a: {"value": np.zeros(3)}})(), "of shape"),
     ],
 )
 def test_what_does_not_keep_the_contract_is_told_so(agent, named):
     with pytest.raises(ValueError, match=named):
-        probe.probe(agent, battery=config.Battery(levels=2, scenes=16, rollouts=4))
+        interop.probe(agent, battery=config.Battery(levels=2, scenes=16, rollouts=4))
 
 
 def test_agents_are_found_by_name(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("import torch\ndef agent():\n    return torch.nn.Linear(3, 1)\n")
-    assert isinstance(probe.load(f"{file}:agent"), torch.nn.Linear)
+    assert isinstance(interop.load(f"{file}:agent"), torch.nn.Linear)
     for target in ("mine", f"{file}:nobody", f"{tmp_path / 'none.py'}:agent", "no.such:agent"):
         with pytest.raises(ValueError, match=r"cannot be loaded|does not name"):
-            probe.load(target)
+            interop.load(target)

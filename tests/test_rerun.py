@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vicarious import book, chapters
+from vicarious.paper import book, chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 

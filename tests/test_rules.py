@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from vicarious import calibration, development, predictions, stats
-from vicarious.rules import Bar, Criterion, Prediction
+from vicarious import stats
+from vicarious.paper import chapters
+from vicarious.paper.chapters import calibration, stimuli
+from vicarious.paper.verdicts import Bar, Criterion, Prediction
 
-EVERY = [*predictions.PREDICTIONS, *calibration.CONDITIONS]
+EVERY = [*chapters.PREDICTIONS, *calibration.CONDITIONS]
 N = 40
 
 
@@ -18,23 +20,23 @@ def noise_of(rng) -> np.ndarray:
 
 def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.ndarray:
     """Values of forty agents for which the criterion lies well on the side of `goal`, or is swamped by noise."""
-    if criterion.statistic is development.split_half:
+    if criterion.statistic is calibration.split_half:
         shared = {"supported": 1.0, "contradicted": 0.1, "underpowered": 0.75}[goal]
         return shared * rng.normal(size=(N, 1)) + (1 - shared + 0.05) * rng.normal(size=(N, 2))
     if criterion.name == "ICC(2,k)":
         shared = {"supported": 1.0, "contradicted": 0.05, "underpowered": 0.62}[goal]
         return shared * rng.normal(size=(N, 1)) + (1.05 - shared) * rng.normal(size=(N, 4))
-    if criterion.statistic in (predictions.slope, predictions.determination):
+    if criterion.statistic in (calibration.slope, calibration.determination):
         slope, spread = {"supported": (1.0, 0.02), "contradicted": (0.5, 0.3), "underpowered": (0.95, 0.9)}[goal]
-        if criterion.statistic is predictions.determination and goal == "underpowered":
+        if criterion.statistic is calibration.determination and goal == "underpowered":
             slope, spread = 1.0, 0.15
         kappa = np.broadcast_to(np.array([-1.0, 0.0, 0.25, 0.5, 1.0]), (N, 5))
         return np.stack([kappa, slope * kappa + spread * rng.normal(size=(N, 5))], -1)
-    if criterion.statistic in (predictions._worst_slope, predictions._worst_determination):
-        alone = predictions.slope if criterion.statistic is predictions._worst_slope else predictions.determination
+    if criterion.statistic in (stimuli._worst_slope, stimuli._worst_determination):
+        alone = calibration.slope if criterion.statistic is stimuli._worst_slope else calibration.determination
         looks = [planted(Criterion(criterion.name, statistic=alone), goal, rng) for _ in range(2)]
         return np.stack(looks, 1)
-    if criterion.statistic is development.lead:
+    if criterion.statistic is stimuli.kinds_lead:
         own = {"supported": 1.0, "contradicted": 0.0, "underpowered": 0.02}[goal]
         traits = own * rng.normal(size=(N, 3, 5, 1)) + (1 - own) * rng.normal(size=(N, 3, 1, 1))
         return traits + 0.05 * rng.normal(size=(N, 3, 5, 2))
@@ -73,7 +75,7 @@ def test_what_is_planted_is_what_the_engine_says(prediction, goal):
     )
     p = Prediction(**{**vars(prediction), "criteria": criteria})
     measured, lost = p.measure(None, list(range(N)))
-    verdict, level = p.decide(measured)
+    verdict, level = p.verdict(measured)
     assert verdict == {"underpowered": "inconclusive"}.get(goal, goal) and not lost
     assert level < 0.05 if goal != "underpowered" else level > 0.001
 
@@ -102,7 +104,7 @@ def test_the_text_says_the_bar_that_decides():
 
 
 def test_any_of_two_is_enough_for_leakage_and_both_are_needed_against_it():
-    (row,) = [p for p in predictions.PREDICTIONS if p.id == "A"]
+    (row,) = [p for p in chapters.PREDICTIONS if p.id == "A"]
     high, low = 0.3 + 0.02 * np.random.default_rng(0).normal(size=(2, N)), np.zeros(N)
     for first, second, expected in (
         (high[0], low, "supported"),
@@ -114,7 +116,7 @@ def test_any_of_two_is_enough_for_leakage_and_both_are_needed_against_it():
             for c, v in zip(row.criteria, (first, second), strict=True)
         )
         measured, _ = Prediction(**{**vars(row), "criteria": criteria}).measure(None, list(range(N)))
-        assert row.decide(measured)[0] == expected
+        assert row.verdict(measured)[0] == expected
 
 
 def test_a_bar_found_in_the_data_counts_where_it_is_higher():
@@ -124,7 +126,7 @@ def test_a_bar_found_in_the_data_counts_where_it_is_higher():
             "transfer", Bar("above", 0.1), (Bar("below", 0.1),), lambda e, s: x, raised=lambda e, s, r=raised: r
         )
         p = Prediction("X", "", "", "", (c,))
-        assert p.decide(p.measure(None, list(range(N)))[0])[0] == expected
+        assert p.verdict(p.measure(None, list(range(N)))[0])[0] == expected
 
 
 def test_one_agent_has_no_standard_error():

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from vicarious import config, simulations, stats
+from vicarious import stats
+from vicarious.paper import studies
+from vicarious.paper.chapters import calibration
 
 SHROUT_FLEISS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
 
@@ -110,12 +112,12 @@ def test_the_smallest_detectable_effect_is_found_four_times_of_five(rng):
 
 def test_intervals_and_tests_err_as_often_as_they_say(capsys):
     """A 95% interval holds the truth in 95% +- 2% of 1,000 simulated studies of 40 agents; fewer are printed."""
-    table = simulations.run(config.Simulations(studies=1000, agents=(40,), resamples=599))
-    few = simulations.run(config.Simulations(studies=200, agents=(10, 20), resamples=599))
+    table = calibration.simulate(studies.Simulations(studies=1000, agents=(40,), resamples=599))
+    few = calibration.simulate(studies.Simulations(studies=200, agents=(10, 20), resamples=599))
     with capsys.disabled():
         print("\n" + few.pivot(index=["statistic", "data"], columns="n", values="rate").to_string())
     own = table.set_index(["statistic", "data"]).rate
-    for data in (*simulations.DRAWS, "a line's slope"):
+    for data in (*calibration.DRAWS, "a line's slope"):
         assert own["coverage of the expanded bootstrap interval", data] == pytest.approx(0.95, abs=0.02)
     assert own["false positives of equivalence"].iloc[0] == pytest.approx(0.05, abs=0.02)
     assert own["false positives of Page's test"].iloc[0] == pytest.approx(0.05, abs=0.02)

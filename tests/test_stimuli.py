@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vicarious import calibration, config, responses, stimuli, world
+from vicarious import battery, config, metrics, world
+from vicarious.paper.chapters import calibration
 
 CFG = config.Battery(scenes=64, rollouts=8, levels=3)
 A, C, E = CFG.context, CFG.context + 1, CFG.context + 2
@@ -14,13 +15,13 @@ A, C, E = CFG.context, CFG.context + 1, CFG.context + 2
 
 @pytest.fixture(scope="module")
 def scenes():
-    return stimuli.make(CFG)
+    return battery.make(CFG)
 
 
 def test_templates_are_the_same_every_time(scenes):
-    stimuli.make.cache_clear()
-    assert stimuli.make(CFG).digest == scenes.digest
-    assert stimuli.make(CFG.model_copy(update={"seed": 1})).digest != scenes.digest
+    battery.make.cache_clear()
+    assert battery.make(CFG).digest == scenes.digest
+    assert battery.make(CFG.model_copy(update={"seed": 1})).digest != scenes.digest
 
 
 def test_event_twin_and_averted_share_context_and_movement(scenes):
@@ -49,7 +50,7 @@ def test_the_twins_item_lies_farther_away_than_the_events(scenes):
 
 def test_only_the_mover_meets_anything_and_only_in_the_event(scenes):
     for mover, body in (("self", 0), ("other", 1), ("drifter", 1)):
-        state, _ = stimuli.instantiate(scenes, mover, None if mover == "self" else torch.tensor(0.3))
+        state, _ = battery.instantiate(scenes, mover, None if mover == "self" else torch.tensor(0.3))
         contact = state.contact.view(3, 3, CFG.scenes, -1, 2)
         ranks = torch.tensor([1, 2, 3])[:, None].expand(3, CFG.scenes)
         assert torch.equal(contact[0, :, :, C, body], ranks)
@@ -64,16 +65,16 @@ def test_movers_step_as_their_actions_say(scenes):
 
 
 def test_self_and_identical_other_are_the_same_picture_with_roles_swapped(scenes):
-    look = world.look(CFG.world, 7)
-    own = replace(stimuli.instantiate(scenes, "self")[0], angle=torch.zeros(3 * 3 * CFG.scenes * 9))
-    theirs, prev_action = stimuli.instantiate(scenes, "other", torch.tensor(0.0))
+    look = world.appearance(CFG.world, 7)
+    own = replace(battery.instantiate(scenes, "self")[0], angle=torch.zeros(3 * 3 * CFG.scenes * 9))
+    theirs, prev_action = battery.instantiate(scenes, "other", torch.tensor(0.0))
     assert torch.equal(world.observe(own, CFG.world, look), world.observe(theirs, CFG.world, look))
-    assert not torch.equal(prev_action, stimuli.instantiate(scenes, "self")[1]), "only the own actions tell them apart"
+    assert not torch.equal(prev_action, battery.instantiate(scenes, "self")[1]), "only the own actions tell them apart"
 
 
 def test_levels_are_uniform_in_angle():
-    assert stimuli.similarity(stimuli.angles(11))[0] == 1.0 and stimuli.similarity(stimuli.angles(11))[-1] == 0.0
-    steps = stimuli.angles(11).diff()
+    assert battery.similarity(battery.angles(11))[0] == 1.0 and battery.similarity(battery.angles(11))[-1] == 0.0
+    steps = battery.angles(11).diff()
     assert torch.allclose(steps, torch.full_like(steps, math.pi / 20), atol=1e-6)
 
 
@@ -85,13 +86,12 @@ def test_true_value_of_a_lone_item_is_its_discounted_worth():
     items = torch.zeros_like(state.items)
     items[0, 0, 8], items[1, 0, 1] = 3, 3
     state = replace(state, pos=torch.zeros_like(state.pos), items=items, contact=torch.zeros_like(state.contact))
-    assert torch.allclose(stimuli._rollout(cfg, state)[:, 0], torch.tensor([0.8**3, 1.0]))
+    assert torch.allclose(battery._rollout(cfg, state)[:, 0], torch.tensor([0.8**3, 1.0]))
 
 
 def test_the_truth_is_one_for_reward_and_nearness_for_value(scenes):
-    from vicarious import metrics
 
-    table = responses.truth(CFG, stimuli.true_returns(CFG, scenes)[..., 0])
+    table = battery.truth(CFG, battery.true_returns(CFG, scenes)[..., 0])
     slope = (
         metrics.slopes(table.assign(seed=-1, family="truth", exposure=0.0, kappa=0.0))
         .set_index(["readout", "kind"])
@@ -112,20 +112,18 @@ def test_the_response_table_has_a_row_for_every_condition(filled):
 
 def test_the_others_event_never_changes_the_selfs_return_to_the_last_bit():
     for mover in ("other", "drifter"):
-        gains = stimuli.true_returns(CFG, scenes := stimuli.make(CFG), mover)
+        gains = battery.true_returns(CFG, scenes := battery.make(CFG), mover)
         own, others = gains.unbind(-1)
         assert torch.equal(own, own[:1, :1].expand_as(own)), "no item and no contact of the other matters to it"
         assert not torch.equal(others, others[:1, :1].expand_as(others))
-    own, others = stimuli.true_returns(CFG, scenes, "self").unbind(-1)
+    own, others = battery.true_returns(CFG, scenes, "self").unbind(-1)
     assert torch.equal(others, others[:1, :1].expand_as(others)) and not torch.equal(own, own[:1, :1].expand_as(own))
 
 
 def test_a_drifter_gains_from_what_it_meets_and_nothing_from_what_it_seeks():
     """It seeks nothing, so a good item nearby is worth to it what a bad one costs: joy and pain have one slope."""
     cfg = CFG.model_copy(update={"rollouts": 64})
-    table, _ = responses.returns(
-        cfg, {m: stimuli.true_returns(cfg, stimuli.make(cfg), m) for m in ("other", "drifter")}
-    )
+    table, _ = battery.returns(cfg, {m: battery.true_returns(cfg, battery.make(cfg), m) for m in ("other", "drifter")})
     slope = calibration.true_slopes(table)["other"]
     assert slope["joy", "drifter"] == pytest.approx(slope["pain", "drifter"], abs=0.02)
     assert slope["joy", "other"] > slope["pain", "other"] + 0.02
@@ -133,8 +131,8 @@ def test_a_drifter_gains_from_what_it_meets_and_nothing_from_what_it_seeks():
 
 def test_an_agent_that_never_met_an_other_is_shown_one():
     cfg = config.World(view="left")
-    look, scenes = world.look(cfg, 0), stimuli.make(CFG)
+    look, scenes = world.appearance(cfg, 0), battery.make(CFG)
     for mover in ("self", "other"):
-        met = stimuli.present(scenes, mover, torch.tensor(1.0), cfg, look)[0]
-        never = stimuli.present(scenes, mover, torch.tensor(1.0), cfg.model_copy(update={"solitary": True}), look)[0]
+        met = battery.present(scenes, mover, torch.tensor(1.0), cfg, look)[0]
+        never = battery.present(scenes, mover, torch.tensor(1.0), cfg.model_copy(update={"solitary": True}), look)[0]
         assert torch.equal(met, never)

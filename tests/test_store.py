@@ -1,19 +1,20 @@
 """Claims about results: they have addresses, arrive whole, and are never silently wrong."""
 
-import json
 import os
+import subprocess
 
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_cells
+from conftest import reseal, tiny_cells
 
-from vicarious import config, study, training
+from vicarious import config, execute, pipeline
+from vicarious.paper import results, studies
 from vicarious.store import CorruptResult, Store
 
 
 def told(*values: float) -> pd.DataFrame:
-    return pd.DataFrame([("own", "self", 1.0, x) for x in values], columns=training.MEASURE)
+    return pd.DataFrame([("own", "self", 1.0, x) for x in values], columns=pipeline.MEASURE)
 
 
 def test_an_address_depends_on_what_differs_from_the_defaults_and_on_the_parent():
@@ -87,13 +88,13 @@ def test_a_damaged_manifest_is_reported_with_its_path(store, text):
 
 def test_a_damaged_result_is_not_trained_over(store):
     cells = tiny_cells(exposures=(0.0,))
-    training.fill(cells, store, workers=0, device="cpu")
+    execute.fill(cells, store, workers=0, device="cpu")
     path = store.runs / cells[1].address / "responses.parquet"
     os.truncate(path, 100)
-    training.fill(cells, store, workers=0, device="cpu")
+    execute.fill(cells, store, workers=0, device="cpu")
     assert path.stat().st_size == 100
     with pytest.raises(CorruptResult, match=r"responses\.parquet"):
-        study.load(cells, store, "responses")
+        results.load(cells, store, "responses")
 
 
 def test_nothing_partial_is_left_behind_when_writing_fails(store, monkeypatch):
@@ -114,7 +115,7 @@ def test_the_first_of_two_writers_wins(store):
 def published(filled, tmp_path):
     store, cells = filled
     target = Store(store.runs, tmp_path / "data")
-    target.publish(*study.publication(cells))
+    target.publish(*studies.publication(cells))
     return Store(tmp_path / "nothing", tmp_path / "data"), cells, store
 
 
@@ -131,8 +132,8 @@ def test_published_results_equal_the_cached_ones(published):
 
 def test_published_weights_train_new_heads_without_a_world_model(published, tmp_path):
     there, cells, _ = published
-    model = training.model_of(cells[1])
-    assert there.has(model.address, weights=True) == (model.data.seed < study.MODELS)
+    model = cells[1].find(config.Model)
+    assert there.has(model.address, weights=True) == (model.data.seed < studies.WEIGHTS)
 
 
 def test_a_changed_published_file_stops_everything(published):
@@ -160,21 +161,52 @@ def test_a_folder_without_a_manifest_is_reported_before_anything_is_trained(stor
         store.has(address)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"files": {}}', '{"files": {}, "results": []}'])
-def test_a_published_manifest_without_results_is_reported(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(CorruptResult, match=r"manifest\.json"):
+@pytest.mark.parametrize("text", ["", "{}", "0" * 64 + "  responses.parquet\n", "0" * 64 + "  ../secret.parquet\n"])
+def test_published_sums_without_a_manifest_are_reported(tmp_path, text):
+    (tmp_path / "SHA256SUMS").write_text(text)
+    with pytest.raises(CorruptResult, match="SHA256SUMS"):
         Store(tmp_path / "runs", tmp_path).has("0" * 16)
 
 
 def test_a_published_result_whose_table_is_missing_is_reported(published):
     there, cells, _ = published
-    path = there.data / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"].pop("responses.parquet")
-    path.write_text(json.dumps(manifest))
+    (there.data / "responses.parquet").unlink()
+    reseal(there)
     with pytest.raises(CorruptResult, match="responses"):
         Store(there.runs, there.data).read(cells[1].address)
+
+
+def test_a_published_configuration_that_is_not_its_address_is_reported(published):
+    there, cells, _ = published
+    reseal(there, lambda rows: [row.update({"heads.width": 9}) for row in rows if row["address"] == cells[1].address])
+    with pytest.raises(CorruptResult, match=f"and not {cells[1].address}"):
+        Store(there.runs, there.data).read(cells[1].address)
+
+
+def test_the_sums_are_those_that_other_tools_check(published):
+    there, _, _ = published
+    done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=there.data, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind, field, now", [(config.Heads, "width", 64), (config.World, "respawn", 0.25)])
+def test_a_changed_default_without_a_raised_epoch_says_so(store, monkeypatch, kind, field, now):
+    """As if the code of today had another default than that with which the result was made."""
+    heads = config.Heads(model=config.Model(data=config.Episodes(seed=1)))
+    store.write(heads, 1.0)
+    address = heads.address
+    monkeypatch.setattr(kind.model_fields[field], "default", now)
+    kind.model_rebuild(force=True)
+    for stage in (config.Episodes, config.Battery):
+        monkeypatch.setattr(stage.model_fields["world"], "default", config.World())
+    config._address.cache_clear()
+    try:
+        with pytest.raises(CorruptResult, match=rf"default of {kind.__name__}\.{field} changed .*raise its `epoch`"):
+            store.read(address)
+    finally:
+        monkeypatch.undo()
+        kind.model_rebuild(force=True)
+        config._address.cache_clear()
 
 
 def test_publishing_can_be_interrupted_and_repeated(published):
@@ -182,13 +214,14 @@ def test_publishing_can_be_interrupted_and_repeated(published):
     there.data.with_name(".replaced-data").mkdir()
     (there.data.with_name(".replaced-data") / "left over").write_text("")
     again = Store(cache.runs, there.data)
-    again.publish(*study.publication(cells))
+    again.publish(*studies.publication(cells))
     assert Store(there.runs, there.data).read(cells[1].address).source == "published"
 
 
 def test_the_published_manifest_says_where_every_result_comes_from(published):
     there, cells, _ = published
-    manifest = json.loads((there.data / "manifest.json").read_text())
-    for cell in cells:
-        entry = manifest["results"][cell.address]
-        assert {"config", "commit", "device", "torch", "seconds", "parent", "stage"} <= set(entry)
+    manifest = pd.read_parquet(there.data / "manifest.parquet").set_index("address")
+    assert {"commit", "device", "torch", "seconds", "parent", "stage", "epoch"} <= set(manifest)
+    for cell in cells[1:3]:
+        assert manifest.loc[cell.address, "heads.exposure"] == cell.heads.exposure
+        assert manifest.loc[cell.address, "episodes.seed"] == cell.heads.model.data.seed

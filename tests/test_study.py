@@ -9,20 +9,22 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import calibration, chapters, config, costs, development, models, scaling, study, training
+from vicarious import config, episodes, execute, heads, models, pipeline
+from vicarious.paper import chapters, results, site, studies
+from vicarious.paper.chapters import calibration, extinction, scaling
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
 
 
 def tables(store, cells):
-    return study.load(cells, store, "responses"), study.load(cells, store, "measures")
+    return results.load(cells, store, "responses"), results.load(cells, store, "measures")
 
 
 def test_same_seed_same_machine_same_tables_bit_for_bit(filled, tmp_path):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    training.fill(cells, again, workers=0, device="cpu")
+    execute.fill(cells, again, workers=0, device="cpu")
     for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
@@ -30,8 +32,8 @@ def test_same_seed_same_machine_same_tables_bit_for_bit(filled, tmp_path):
 def test_processes_give_the_same_tables_as_one(filled, tmp_path):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    assert training.fill(cells, again, workers=2, device="cpu") == len(cells)
-    assert training.fill(cells, again, workers=2, device="cpu") == 0
+    assert execute.fill(cells, again, workers=2, device="cpu") == len(cells)
+    assert execute.fill(cells, again, workers=2, device="cpu") == 0
     for one, two in zip(tables(store, cells), tables(again, cells), strict=True):
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
@@ -39,7 +41,7 @@ def test_processes_give_the_same_tables_as_one(filled, tmp_path):
 def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
     store, cells = filled
     again = Store(tmp_path / "runs", tmp_path / "data")
-    real, calls = training.heads.train, []
+    real, calls = heads.train, []
 
     def stops(cfgs, *args):
         calls.append(tuple(cfg.address for cfg in cfgs))
@@ -47,10 +49,10 @@ def test_a_stopped_study_resumes_where_it_was(filled, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(cfgs, *args)
 
-    monkeypatch.setattr(training.heads, "train", stops)
+    monkeypatch.setattr(heads, "train", stops)
     with pytest.raises(KeyboardInterrupt):
-        training.fill(cells, again, workers=0, device="cpu")
-    training.fill(cells, again, workers=0, device="cpu")
+        execute.fill(cells, again, workers=0, device="cpu")
+    execute.fill(cells, again, workers=0, device="cpu")
     assert len(calls) == len(set(calls)) + 1, "only the population that was under way is trained twice"
     pd.testing.assert_frame_equal(tables(store, cells)[0], tables(again, cells)[0], check_exact=True)
 
@@ -61,7 +63,7 @@ def test_seeds_differ():
 
 
 def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
-    data = training.episodes.collect(config.Episodes(seed=908, episodes=64))
+    data = episodes.collect(config.Episodes(seed=908, episodes=64))
     for family in ("untrained", "pixels"):
         cfg = config.Model(data=config.Episodes(seed=908, episodes=64), family=family, updates=3)
         trained, fresh = models.train([cfg], [data])[0][0].state_dict(), models.build(cfg).state_dict()
@@ -72,7 +74,7 @@ def test_the_untrained_control_is_untrained_and_the_pixels_are_the_input():
 
 
 def test_training_a_world_model_makes_it_see_and_predict_better():
-    data = training.episodes.collect(config.Episodes(seed=909, episodes=512))
+    data = episodes.collect(config.Episodes(seed=909, episodes=512))
     cfg = config.Model(data=config.Episodes(seed=909, episodes=512), latent=32, width=64, updates=150)
     before, after = models.evaluate(models.build(cfg), data[480:]), models.train([cfg], [data])[0][1]
     assert after["reconstruction"] < 0.7 * before["reconstruction"] and after["prediction"] < 0.7 * before["prediction"]
@@ -80,7 +82,7 @@ def test_training_a_world_model_makes_it_see_and_predict_better():
 
 def test_a_code_does_not_see_the_future():
     cfg = config.Episodes(seed=910, episodes=64, world=config.World(view="left"))  # in which every family can be built
-    data = training.episodes.collect(cfg)
+    data = episodes.collect(cfg)
     for family in models.FAMILIES:
         model = models.build(config.Model(data=cfg, family=family, latent=8, width=16))
         whole, part = model.encode(data.obs, data.prev_action), model.encode(data.obs[:, :9], data.prev_action[:, :9])
@@ -105,8 +107,8 @@ def test_every_world_goes_all_the_way(options, store):
     )
     heads = config.Heads(model=model, kappa=0.5, exposure=1.0, width=8, updates=2, reward_updates=2, batch=8)
     cells = [battery, config.Responses(heads=heads, battery=battery)]
-    training.fill(cells, store, workers=0, device="cpu")
-    table = study.load(cells[1:], store, "responses")
+    execute.fill(cells, store, workers=0, device="cpu")
+    table = results.load(cells[1:], store, "responses")
     assert sorted(table.valence.unique()) == sorted(world.ladder) and table["mean"].notna().all()
 
 
@@ -128,36 +130,36 @@ def test_cuda_without_a_gpu_is_one_clear_line():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(ValueError, match="no CUDA device"):
-        training.resolve_device("cuda")
-    assert training.resolve_device("auto") == "cpu"
+        execute.resolve_device("cuda")
+    assert execute.resolve_device("auto") == "cpu"
 
 
 def test_a_calibration_shares_world_models_and_tells_its_agents_apart():
-    cells = study.calibration(seeds=2)
+    cells = studies.calibration(seeds=2)
     heads = {c.heads for c in cells if isinstance(c, config.Responses)}
-    assert {h.kappa for h in heads if h.exposure == 1} == set(study.KAPPAS)
-    planted = {h.model for h in heads if h.kappa or h.lessons != "own"}
-    assert planted == {c.model for c in study.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
-    shown = [tuple(study.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
+    assert {h.kappa for h in heads if h.exposure == 1} == set(studies.KAPPAS)
+    planted = {h.model for h in heads if h.kappa or h.label_source != "own"}
+    assert planted == {c.model for c in studies.reference(seeds=2, families=("recurrent",))[1:] if c.stage == "codes"}
+    shown = [tuple(results.agent_columns(c).values()) for c in cells if type(c) is config.Responses]
     assert len(shown) == len(set(shown)), "no two agents have the same name"
-    usual = study.continuity(seeds=2)
-    more = [*study.development(seeds=2), *study.switched(seeds=2), *study.scaling(seeds=2)]
-    more += [*study.generality(seeds=2), *study.leakage(seeds=2)]
-    assert set(usual) & set(cells) and set(study.everything(seeds=2)) == {*usual, *cells, *more}
+    usual = studies.continuity(seeds=2)
+    more = [*studies.development(seeds=2), *studies.extinction(seeds=2), *studies.scaling(seeds=2)]
+    more += [*studies.generality(seeds=2), *studies.leakage(seeds=2)]
+    assert set(usual) & set(cells) and set(studies.everything(seeds=2)) == {*usual, *cells, *more}
 
 
 def test_only_reference_agents_are_published_with_weights():
-    tables, weights = study.publication(study.everything(seeds=study.MODELS + 1))
+    tables, weights = studies.publication(studies.everything(seeds=studies.WEIGHTS + 1))
     heads = [w for w in weights if isinstance(w, config.Heads)]
     swept = [w for w in heads if w.exposure or w.model.family != "recurrent"]
-    assert {w.model.data.seed for w in swept} == set(range(study.WEIGHTS)) and len(swept) == study.WEIGHTS * 8
-    assert {w.model.data.seed for w in heads} == set(range(study.MODELS))
-    assert {w.data.seed for w in weights if isinstance(w, config.Model)} == set(range(study.MODELS))
-    assert all(w.kappa == 0 and w.lessons == "own" and not w.model.data.world.solitary for w in heads)
+    assert {w.model.data.seed for w in swept} == set(range(studies.WEIGHTS)) and len(swept) == studies.WEIGHTS * 8
+    assert {w.model.data.seed for w in heads} == set(range(studies.WEIGHTS))
+    assert {w.data.seed for w in weights if isinstance(w, config.Model)} == set(range(studies.WEIGHTS))
+    assert all(w.kappa == 0 and w.label_source == "own" and not w.model.data.world.solitary for w in heads)
     assert {c.stage for c in tables} == set(config.STAGES) - {"episodes"} and len(tables) == len(set(tables))
     assert {c.parent for c in tables if c.parent} <= {
         *tables,
-        *(c.data for c in tables if isinstance(c, (config.Model, config.Outsider))),
+        *(c.data for c in tables if isinstance(c, (config.Model, config.External))),
     } | {c.model for c in tables if hasattr(c, "model") and not models.FAMILIES[c.model.family].trained}, (
         "what a result stands on is published with it, controls that learn nothing left out"
     )
@@ -166,35 +168,29 @@ def test_only_reference_agents_are_published_with_weights():
 @pytest.fixture
 def tiny(monkeypatch):
     """A profile of one agent, every kind of cell in miniature."""
-    sizes = study.Profile(
-        1,
-        1,
-        1,
-        dict.fromkeys(study.RECIPES, 1),
-        1,
-        1,
-        {"steps": 200, "worlds": 4},
-        1,
-        1,
-        {"episodes": 128, "frames": 8},
-        {"latent": 8, "width": 16, "updates": 5},
-        {"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},
-        {"width": 8, "fit_scenes": 64, "updates": 20},
-        {"scenes": 32, "rollouts": 4, "levels": 5},
-        {"scenes": 8},
-        {"studies": 10, "agents": (10,), "resamples": 99},
-        {"studies": 10, "curves": 4},
-        {"ends": 2, "between": 1, "withheld": 1},
-        {"latent": 8, "width": 16, "state": 8, "updates": 5},
-        {"width": 8, "updates": 6, "batch": 16, "checkpoints": 4},
-        {"latent": (4, 8), "model-width": (8, 16), "head-width": (4, 8), "head-depth": (1, 2), "data": (64, 128)}
-        | {"training": (3, 5)},
+    sizes = studies.Profile(
+        **dict.fromkeys(("seeds", "sweep", "scaled", "views", "external", "leaking", "dials"), 1),
+        families=dict.fromkeys(studies.RECIPES, 1),
+        external_sizes={"steps": 200, "worlds": 4},
+        data={"episodes": 128, "frames": 8},
+        model={"latent": 8, "width": 16, "updates": 5},
+        heads={"width": 8, "updates": 5, "reward_updates": 5, "batch": 16},
+        codes={"width": 8, "fit_scenes": 64, "updates": 20},
+        battery={"scenes": 32, "rollouts": 4, "levels": 5},
+        surface={"scenes": 8},
+        simulations={"studies": 10, "agents": (10,), "resamples": 99},
+        shapes={"studies": 10, "curves": 4},
+        past={"ends": 2, "between": 1, "withheld": 1},
+        base={"latent": 8, "width": 16, "state": 8, "updates": 5},
+        curve={"width": 8, "updates": 6, "batch": 16, "checkpoints": 4},
+        levels={"latent": (4, 8), "model-width": (8, 16), "head-width": (4, 8), "head-depth": (1, 2)}
+        | {"data": (64, 128), "training": (3, 5)},
     )
-    monkeypatch.setitem(study.PROFILES, "tiny", sizes)
+    monkeypatch.setitem(studies.PROFILES, "tiny", sizes)
 
 
 def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
-    cells = study.continuity("tiny", exposure=0.5, levels=5)
+    cells = studies.continuity("tiny", exposure=0.5, levels=5)
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {
         "responses": 8,
@@ -204,9 +200,9 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
         "battery": 1,
         "shapes": 1,
     }
-    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert training.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
-    found = chapters.evidence(cells, store, exposure=0.5)
+    assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert execute.fill(cells, store, workers=0, device="cpu") == 0 and results.at_hand(cells, store) == cells
+    found = results.collect(cells, store, exposure=0.5)
     dose, curve = found.curve("value", [0], "pixels")
     assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
     alpha, moved = found.moved("value", [0], "whole", "pixels")
@@ -215,33 +211,35 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
 
 
 def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny, store):
-    cells = list(dict.fromkeys([*study.development("tiny"), *study.switched("tiny")]))
+    cells = list(dict.fromkeys([*studies.development("tiny"), *studies.extinction("tiny")]))
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {"extinction": 14, "joint": 3, "codes": 3, "battery": 2, "responses": 1}
-    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert training.fill(cells, store, workers=0, device="cpu") == 0
-    found = chapters.evidence(cells, store)
-    assert {"recurrent", "recurrent@1", "recurrent@2"} == set(found.measures[found.measures.measure == "auc"].family)
-    assert set(found.development.family) == set(study.FAMILIES) and set(found.development.exposure) == {0.0, 1.0}
-    assert set(found.extinction.exposure) == set(study.SWITCHED) and set(found.extinction.readout) == {
+    assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert execute.fill(cells, store, workers=0, device="cpu") == 0
+    found = results.collect(cells, store)
+    assert {0, 1, 2} == set(found.measures[found.measures.measure == "auc"].stop)
+    assert set(found.table("development").family) == set(studies.FAMILIES)
+    assert set(found.table("development").exposure) == {0.0, 1.0}
+    assert set(found.table("extinction").exposure) == set(studies.SWITCHED)
+    assert set(found.table("extinction").readout) == {
         "reward",
         "value",
     }
-    updates, rho = development.after(found, [0], 1.0)
+    updates, rho = extinction.after(found, [0], 1.0)
     assert updates[-1] == 10 and np.isfinite(rho).all()
     assert rho[0, 0] == pytest.approx(found.rho("reward", [0])[0], abs=1e-3), "it starts from the published head"
     manifests = [store.read(c.address).manifest for c in cells if c.stage == "extinction"]
-    assert {m["split"]["withheld"] for m in manifests} == {"nothing", *study.WITHHELD}
+    assert {m["split"]["withheld"] for m in manifests} == {"nothing", *studies.WITHHELD}
     assert all(m["split"]["withheld_contacts"] > 0 for m in manifests if m["split"]["withheld"] != "nothing")
 
 
 def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
-    cells = study.scaling("tiny", more={"latent": (6,)})
+    cells = studies.scaling("tiny", more={"latent": (6,)})
     kinds = pd.Series([c.stage for c in cells]).value_counts()
     assert kinds.to_dict() == {"curve": 1 + 2 + 1 + 1 + 1 + 2 + 1 + 4, "codes": 6, "battery": 1}
-    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert training.fill(cells, store, workers=0, device="cpu") == 0
-    found = chapters.evidence(cells, store)
+    assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert execute.fill(cells, store, workers=0, device="cpu") == 0
+    found = results.collect(cells, store)
     table = scaling.outcomes(found, bar=-9.0)
     assert scaling.base(table) == {
         "model_width": 16, "latent": 8, "head_width": 8, "head_depth": 2, "episodes": 128, "model_updates": 5,
@@ -251,11 +249,11 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
         one = scaling.along(found, table, axis, 0.0, "pixels")
         assert len(one.levels) == 2 and np.isfinite(one.final).all() and np.isnan(one.auc).all()
     assert np.isfinite(scaling.along(found, table, "training", 0.0).auc).all()
-    losses = study.losses(cells, store)
+    losses = results.losses(cells, store)
     assert len(losses) == 7 and losses.loss.notna().all(), "the models of six sizes, and one as others are trained"
     sizes = {c.model: models.parameters(c.model) for c in cells if c.stage == "curve"}
     assert {n for model, n in sizes.items() if model.family == "pixels"} == {0}
-    price = costs.larger(cells, store, times=(1, 10))
+    price = site.larger(cells, store, times=(1, 10))
     largest = max(sizes, key=sizes.get)
     assert price.parameters.tolist() == [sizes[largest], 10 * sizes[largest]]
     frames = {m: m.updates * m.batch * m.data.frames for m, n in sizes.items() if n == sizes[largest]}
@@ -269,34 +267,34 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
 
 def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):
     """Two batteries at hand must not be averaged into one truth."""
-    usual, other = study.reference("tiny", families=("recurrent",)), config.Battery(scenes=16, rollouts=4, levels=3)
-    cells = [*usual, other, config.Joint(model=training.model_of(usual[1]), battery=other, checkpoints=3)]
-    training.fill(cells, store, workers=0, device="cpu")
-    both, alone = (chapters.evidence(some, store) for some in (cells, usual))
+    usual, other = studies.reference("tiny", families=("recurrent",)), config.Battery(scenes=16, rollouts=4, levels=3)
+    cells = [*usual, other, config.Joint(model=usual[1].find(config.Model), battery=other, checkpoints=3)]
+    execute.fill(cells, store, workers=0, device="cpu")
+    both, alone = (results.collect(some, store) for some in (cells, usual))
     true = [e.coefficients.drop_duplicates(["readout", "kind"]).true_slope.to_numpy() for e in (both, alone)]
     assert np.array_equal(*true)
-    value = both.development[both.development.readout == "value"].drop_duplicates("kind").set_index("kind").true_slope
+    value = both.table("development").query("readout == 'value'").drop_duplicates("kind").set_index("kind").true_slope
     known = both.coefficients[both.coefficients.readout == "value"].drop_duplicates("kind").set_index("kind").true_slope
     assert not np.allclose(value, known[value.index]), "other scenes have other values"
 
 
 def test_only_a_sweeps_seeds_meet_other_exposures(monkeypatch):
-    cells = study.reference(seeds=study.PROFILES["paper"].sweep + 2)
-    met = pd.DataFrame([study.agent_columns(c) for c in cells if isinstance(c, config.Responses)])
+    cells = studies.reference(seeds=studies.PROFILES["paper"].sweep + 2)
+    met = pd.DataFrame([results.agent_columns(c) for c in cells if isinstance(c, config.Responses)])
     met = met.groupby(["family", "exposure"]).seed.nunique()
     assert met["recurrent"].to_dict() == {0.0: 22, 0.1: 20, 1.0: 20}
     assert met["pixels"].to_dict() == met["untrained"].to_dict() == {0.0: 22, 0.1: 5, 1.0: 5}
-    assert {c.heads.exposure for c in study.reference(seeds=22, exposures=(0.3,)) if hasattr(c, "heads")} == {0.3}
+    assert {c.heads.exposure for c in studies.reference(seeds=22, exposures=(0.3,)) if hasattr(c, "heads")} == {0.3}
 
 
 def test_calibrating_cells_are_filled_once_and_read_back(tiny, tmp_path, monkeypatch):
     """The whole calibration in miniature: every kind of cell is computed, and a second time nothing is."""
-    store, cells = Store(tmp_path / "runs", tmp_path / "data"), study.calibration("tiny")
-    assert training.fill(cells, store, workers=0, device="cpu") == len(cells)
-    assert training.fill(cells, store, workers=0, device="cpu") == 0 and study.at_hand(cells, store) == cells
-    found = chapters.evidence(cells, store)
+    store, cells = Store(tmp_path / "runs", tmp_path / "data"), studies.calibration("tiny")
+    assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
+    assert execute.fill(cells, store, workers=0, device="cpu") == 0 and results.at_hand(cells, store) == cells
+    found = results.collect(cells, store)
     assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
-    scored = calibration.scores(found.precision, 0.5)
+    scored = calibration.scores(found.table("precision"), 0.5)
     assert len(scored) == 7 * 4 * 2 * 2 and scored.rho.notna().all()
     assert not chapters.calibrated("tiny", store), "one agent calibrates nothing"
     monkeypatch.setattr(calibration, "calibrated", lambda e: True)
@@ -323,31 +321,31 @@ def golden() -> dict:
     more = {
         "surface": config.Surface(**small, scenes=8, tastes=("shared",)),
         "interventions": config.Interventions(**small),
-        "shapes": config.Shapes(curves=5, studies=10, noise=(0.1,)),
+        "shapes": studies.Shapes(curves=5, studies=10, noise=(0.1,)),
         "returns": config.Returns(battery=tiny_battery()),
         "precision": config.Precision(heads=cells[1].heads, battery=tiny_battery(), sets=2),
         "identity": config.Identity(
-            model=training.model_of(cells[1]), battery=tiny_battery(), width=8, fit_scenes=64, updates=100
+            model=cells[1].find(config.Model), battery=tiny_battery(), width=8, fit_scenes=64, updates=100
         ),
-        "simulations": config.Simulations(studies=20, agents=(10,), resamples=199),
-        "joint": config.Joint(model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8),
+        "simulations": studies.Simulations(studies=20, agents=(10,), resamples=199),
+        "joint": config.Joint(model=cells[1].find(config.Model), battery=tiny_battery(), checkpoints=3, width=8),
         "extinction": config.Extinction(heads=cells[1].heads, battery=tiny_battery(), exposure=1.0, past=2),
         "decoupling": config.Decoupling(heads=cells[1].heads, battery=tiny_battery(), past=2),
         "imagined": config.Imagined(**small),
-        "foresight": config.Foresight(model=training.model_of(cells[1]), episodes=128),
+        "foresight": config.Foresight(model=cells[1].find(config.Model), episodes=128),
         "curve": config.Curve(
-            model=training.model_of(cells[1]), battery=tiny_battery(), checkpoints=3, width=8, updates=6
+            model=cells[1].find(config.Model), battery=tiny_battery(), checkpoints=3, width=8, updates=6
         ),
-        "outsider": config.Outsider(
-            data=training.model_of(cells[1]).data, algorithm="ppo", steps=200, worlds=4, battery=tiny_battery()
+        "outsider": config.External(
+            data=cells[1].find(config.Model).data, algorithm="ppo", steps=200, worlds=4, battery=tiny_battery()
         ),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VICARIOUS_PRECISION", "fp32")  # the precision that every machine has
         store = Store(Path(folder) / "runs", Path(folder) / "data")
-        training.fill([*cells, *more.values()], store, workers=0, device="cpu")
-        model, heads = training.model_of(cells[1]), cells[1].heads
-        data = training.episodes.collect(model.data)
+        execute.fill([*cells, *more.values()], store, workers=0, device="cpu")
+        model, heads = cells[1].find(config.Model), cells[1].heads
+        data = episodes.collect(model.data)
         numbers = {
             "episodes": [data.obs.double().mean(), data.contact.double().mean(), data.prev_action.double().std()],
             "battery": store.read(tiny_battery().address).tables["responses"]["mean"][::7],
@@ -374,5 +372,5 @@ def golden() -> dict:
 
 
 if __name__ == "__main__":
-    with training.one_thread():
+    with pipeline.one_thread():
         GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")

@@ -39,7 +39,7 @@ def roll(cfg, g, batch=64, steps=12):
 def test_every_world_honours_the_contract(name, g):
     cfg = WORLDS[name]
     states, actions = roll(cfg, g)
-    look, cells, kinds = world.look(cfg, 3), cfg.size**2, len(cfg.ladder)
+    look, cells, kinds = world.appearance(cfg, 3), cfg.size**2, len(cfg.ladder)
     for state in states:
         obs = world.observe(state, cfg, look, g)
         assert obs.shape[0] == 64 and obs.flatten(1).shape[1] == world.features(cfg) and obs.isfinite().all()
@@ -112,7 +112,7 @@ def test_position_does_not_give_identity_away(seed):
     swapped = replace(
         state, side=1 - state.side, pos=state.pos.flip(1), items=state.items.flip(1), contact=state.contact.flip(1)
     )
-    look = world.look(cfg, seed)
+    look = world.appearance(cfg, seed)
     assert torch.equal(world.observe(state, cfg, look), world.observe(swapped, cfg, look))
 
 
@@ -125,7 +125,7 @@ def test_the_left_view_draws_the_own_chamber_left_and_the_centred_view_the_own_b
     for view in ("left", "centred"):
         cfg = config.World(view=view)
         state = replace(roll(cfg, g)[0][-1], angle=torch.full((64,), torch.pi / 2))
-        look = world.look(cfg, 1)
+        look = world.appearance(cfg, 1)
         looks = world.observe(state, cfg, look)[..., :4] @ look.axes[0]  # 1 where the self stands, else 0
         b, row, col = (looks > 0.5).nonzero(as_tuple=True)
         assert torch.equal(b, torch.arange(64))
@@ -136,7 +136,7 @@ def test_the_left_view_draws_the_own_chamber_left_and_the_centred_view_the_own_b
 
 
 def test_similarity_of_looks_is_the_cosine_of_the_angle():
-    look = world.look(config.World(), 5)
+    look = world.appearance(config.World(), 5)
     gram = look.axes @ look.axes.T
     assert torch.allclose(gram, torch.eye(2), atol=1e-6)
     assert sorted(look.kinds.tolist()) == [0, 1, 2]
@@ -203,7 +203,7 @@ def test_an_unusable_world_is_refused():
 
 def test_in_a_solitary_world_nobody_and_nothing_is_in_the_other_chamber(g):
     cfg = config.World(solitary=True, view="left")
-    look, state = world.look(cfg, 3), world.reset(cfg, 200, g)
+    look, state = world.appearance(cfg, 3), world.reset(cfg, 200, g)
     for _ in range(10):
         state = world.step(state, world.conduct(state, cfg, g), cfg, g)
         other = world.observe(state, cfg, look)[:, :, cfg.size + 1 :]

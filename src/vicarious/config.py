@@ -33,14 +33,13 @@ def given(part: Frozen, flip: Flip | None = None) -> dict:
     found = {}
     for name, field in type(part).model_fields.items():
         value, alias = getattr(part, name), field.alias or name
-        if not isinstance(value, Stage) and (value != field.default) != (flip == (type(part), alias)):
-            found[alias] = given(value, flip) if isinstance(value, Frozen) else value
-            if found[alias] == {}:  # nothing in it is given any more
-                del found[alias]
-    for name, field in type(part).model_fields.items():  # a default changed inside of a part that is at its default
-        value, alias = getattr(part, name), field.alias or name
-        if flip and alias not in found and isinstance(value, Frozen) and flip[0] is type(value):
-            found[alias] = given(value, flip)
+        if isinstance(value, Stage):
+            continue
+        if isinstance(value, Frozen):
+            inside = given(value, flip) if value != field.default or (flip and flip[0] is type(value)) else {}
+            found |= {alias: inside} if inside else {}
+        elif (value != field.default) != (flip == (type(part), alias)):
+            found[alias] = value
     return found
 
 
@@ -88,7 +87,7 @@ class Stage(Frozen):
     @classmethod
     def __pydantic_init_subclass__(cls, **_) -> None:
         if cls.stage:
-            STAGES[cls.stage] = cls
+            STAGES.setdefault(cls.stage, cls)
 
     @property
     def parts(self) -> dict[str, Stage]:

@@ -60,8 +60,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^(weights/)?[a-z0-9]+\.(pa
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Manifest(BaseModel, extra="allow"):
-    """How a result came about, as far as anything is computed from it."""
+class _Published(BaseModel, extra="allow"):
+    """How a published result came about, as far as anything is computed from it."""
 
     stage: str
     parent: str | None
@@ -69,8 +69,11 @@ class _Manifest(BaseModel, extra="allow"):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     commit: str
     device: str
-    files: dict[FileName, Digest] = {}
     tables: list[str] = []
+
+
+class _Cached(_Published):
+    files: dict[FileName, Digest]
 
 
 def home() -> Path:
@@ -315,7 +318,7 @@ def _read_manifest(path: Path) -> dict[str, dict]:
     for row in _read_table(path).to_pylist():
         row = {k: v for k, v in row.items() if v is not None or k == "parent"}
         made = {k: v for k, v in row.items() if "." not in k}
-        _check(path, made | {"config": {k: v for k, v in row.items() if "." in k}})
+        _check(path, made | {"config": {k: v for k, v in row.items() if "." in k}}, _Published)
         found[str(made.pop("address", None))] = made | {"config": {k: v for k, v in row.items() if "." in k}}
     return found
 
@@ -352,10 +355,10 @@ def _verify(path: Path, digest: str, manifest: Path) -> None:
         raise CorruptResult(f"{path} does not match the SHA-256 in {manifest}; restore it (git checkout) or delete it")
 
 
-def _check(path: Path, content) -> dict:
-    """Content that is a manifest.  Raises CorruptResult."""
+def _check(path: Path, content, shape: type[BaseModel]) -> dict:
+    """Content that is a manifest of this shape.  Raises CorruptResult."""
     try:
-        _Manifest.model_validate(content)
+        shape.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:80]
@@ -371,7 +374,7 @@ def _read_json(path: Path) -> dict:
         content = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
-    return _check(path, content)
+    return _check(path, content, _Cached)
 
 
 def _read_table(path: Path) -> pa.Table:

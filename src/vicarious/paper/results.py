@@ -89,9 +89,9 @@ class Results:
             more["nearness"] = metrics.nearness(responses, truth)
         return cls(table, metrics.competence(table, measures), measures, **more)
 
-    def read_at(self, **where) -> Results:
-        """The same results, read elsewhere."""
-        return Results(**self.tables, **(self.where | where))
+    def replace(self, **changes) -> Results:
+        """The same results but for some tables, or where they are read."""
+        return Results(**(self.tables | self.where | changes))
 
     @property
     def preregistered(self) -> bool:

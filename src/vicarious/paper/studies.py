@@ -128,7 +128,7 @@ class Profile:
     agents without a world model, trained with `external_sizes`; leaking: of the study of leakage, dials: of its heads
     of other weight decay and width.  past: for how many times the updates of convergence heads are fine-tuned (p = 0
     and 1, between, and with others withheld).  base, curve: the world model and the learning curves at which the axes
-    of capacity cross.
+    of capacity cross; levels: of an axis, where not its own.
     """
 
     seeds: int = 40
@@ -153,7 +153,7 @@ class Profile:
     past: dict = field(default_factory=lambda: {"ends": 10, "between": 3, "withheld": 1})
     base: dict = field(default_factory=lambda: {"width": 256, "state": 128, "latent": 128, "updates": 1000})
     curve: dict = field(default_factory=dict)
-    levels: str = "levels"  # of an axis of capacity
+    levels: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 PROFILES = {
@@ -176,7 +176,7 @@ PROFILES = {
         past={"ends": 2, "between": 1, "withheld": 1},
         base={"width": 256, "state": 128, "latent": 128, "updates": 300},
         curve={"updates": 600},
-        levels="quick",
+        levels={name: axis.quick for name, axis in AXES.items()},
     ),
 }
 
@@ -338,7 +338,7 @@ def scaling(
     """
     sizes, runs = PROFILES[profile], []
     build, battery = Build(sizes), Build(sizes).watching()
-    levels = {name: (*getattr(axis, sizes.levels), *(more or {}).get(name, ())) for name, axis in AXES.items()}
+    levels = {name: (*sizes.levels.get(name, axis.levels), *(more or {}).get(name, ())) for name, axis in AXES.items()}
     points = {part: [] for part in ("model", "data", "head")}
     for name, axis in AXES.items():
         points[axis.part] += [(name, level) for level in levels[name]]

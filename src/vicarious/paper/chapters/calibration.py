@@ -147,7 +147,7 @@ CONDITIONS = [
 
 def conditions(results: Results | None) -> pd.DataFrame:
     """One row per condition, as `verdicts.verdicts` has them."""
-    results = results and results.read_at(s=S)  # conditions are read at similarities of their own
+    results = results and results.replace(s=S)  # conditions are read at similarities of their own
     return pd.DataFrame([decide(c, results) for c in CONDITIONS])
 
 
@@ -155,7 +155,7 @@ def calibrated(results: Results | None) -> bool:
     """Whether every condition is supported."""
     if results is None:
         return False
-    results = results.read_at(s=S)
+    results = results.replace(s=S)
     return all(decide(c, results)["verdict"] == "supported" for c in CONDITIONS)  # not beyond the first that is not
 
 

@@ -40,7 +40,7 @@ class Stimuli(Sweep):
 
     similarity: float = similarity("at which kinds and precision are read, cos(angle)")
     taught: float = Field(
-        1.0, gt=0, le=1, description="share p of the other's contacts labelled for the heads watched beside p = 0"
+        1.0, gt=0, le=1, description="share p of the other's contacts labelled for the heads beside those without any"
     )
 
     def agents(self) -> list[Stage]:
