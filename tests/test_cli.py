@@ -34,13 +34,7 @@ def test_help_is_worth_reading(command):
         ),
         (("--only", "04-misgeneralisation", "-p", "seeds", "two"), ["seeds=two", "valid integer", "from 1 to 1000"]),
         (("--only", "04-misgeneralisation", "-p", "profile", "large"), ["profile=large", "paper or quick"]),
-        (
-            (
-                "--only",
-                "04-misgeneralization",
-            ),
-            ["did you mean '04-misgeneralisation'", "03-similarity"],
-        ),
+        (("--only", "04-misgeneralization"), ["did you mean '04-misgeneralisation'", "03-similarity"]),
         (("-p", "exposur", "0.7"), ["did you mean 'exposure'"]),
         (("--in-place", "-p", "seeds", "2"), ["leave out -p"]),
     ],

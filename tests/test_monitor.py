@@ -83,11 +83,7 @@ def test_a_monitor_is_a_callback_for_any_training_loop():
     eye = watch.Monitor(tiny_battery(), config.Episodes(seed=3), at=[2])
     for update in range(1, 4):
         if update in eye.at:
-            eye(
-                update,
-                Mine(),
-                {"mine": lambda z: z @ weights, "zero": lambda z: z[..., :2] * 0},
-            )
+            eye(update, Mine(), {"mine": lambda z: z @ weights, "zero": lambda z: z[..., :2] * 0})
     table = eye.table()
     assert set(table["update"]) == {2} and set(table.name) == {"mine", "zero"} and eye.seconds > 0
     assert (table[table.name == "zero"].slope == 0).all() and table[table.name == "mine"].slope.abs().max() > 0

@@ -295,13 +295,7 @@ def test_ids_are_unique_and_cover_the_preregistration():
 
 
 def test_thresholds_are_the_preregistered_ones():
-    assert (verdicts.MARGIN, verdicts.NULL, verdicts.S, verdicts.P, verdicts.MINIMUM) == (
-        0.1,
-        0.05,
-        0.5,
-        0.0,
-        10,
-    )
+    assert (verdicts.MARGIN, verdicts.NULL, verdicts.S, verdicts.P, verdicts.MINIMUM) == (0.1, 0.05, 0.5, 0.0, 10)
     assert (metrics.TOLERANCE, metrics.AGREEMENT, metrics.PASSING, metrics.IDENTITY, metrics.UNDEFINED) == (
         0.2,
         0.9,

@@ -192,14 +192,7 @@ def tiny(monkeypatch):
 def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     cells = studies.continuity("tiny", exposure=0.5, levels=5)
     kinds = pd.Series([c.stage for c in cells]).value_counts()
-    assert kinds.to_dict() == {
-        "responses": 8,
-        "surface": 8,
-        "codes": 3,
-        "interventions": 3,
-        "battery": 1,
-        "shapes": 1,
-    }
+    assert kinds.to_dict() == {"responses": 8, "surface": 8, "codes": 3, "interventions": 3, "battery": 1, "shapes": 1}
     assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert execute.fill(cells, store, workers=0, device="cpu") == 0 and results.at_hand(cells, store) == cells
     found = results.collect(cells, store, exposure=0.5)
@@ -221,10 +214,7 @@ def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny,
     assert set(found.table("development").family) == set(studies.FAMILIES)
     assert set(found.table("development").exposure) == {0.0, 1.0}
     assert set(found.table("extinction").exposure) == set(studies.SWITCHED)
-    assert set(found.table("extinction").readout) == {
-        "reward",
-        "value",
-    }
+    assert set(found.table("extinction").readout) == {"reward", "value"}
     updates, rho = extinction.after(found, [0], 1.0)
     assert updates[-1] == 10 and np.isfinite(rho).all()
     assert rho[0, 0] == pytest.approx(found.rho("reward", [0])[0], abs=1e-3), "it starts from the published head"

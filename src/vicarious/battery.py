@@ -370,11 +370,7 @@ def predictions(heads: nn.Module, codes: Codes) -> Iterator[tuple[str, float, Te
 
 
 def encode_conducts(
-    model: nn.Module,
-    cfg: config.Battery,
-    movers: tuple[Mover, ...],
-    data: config.Episodes,
-    device: str = "cpu",
+    model: nn.Module, cfg: config.Battery, movers: tuple[Mover, ...], data: config.Episodes, device: str = "cpu"
 ) -> Conducts:
     """Codes of every mover at every appearance, each mover in scenes of its own; nothing is kept after contact."""
     appearance, codes = world.appearance(data.world, data.seed, device), {}
@@ -433,27 +429,11 @@ def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
 
 @torch.no_grad()
 def trace(
-    model: nn.Module,
-    heads: nn.Module,
-    cfg: config.Battery,
-    scenes: Scenes,
-    mover: str,
-    angle: Tensor | None,
-    data: config.Episodes,
-    contact: str = "event",
-    rank: int = -1,
+    model: nn.Module, heads: nn.Module, scenes: Scenes, mover: str, angle: Tensor | None, data: config.Episodes
 ) -> pd.DataFrame:
-    """What the heads predict in every frame of one kind of scene: frame, readout, scene, prediction."""
-    angle = angle if angle is None else angle.to(scenes.pos.device)
+    """What the heads predict in every frame of the events with the best item: mover, scene, frame, readout, prediction."""
     appearance = world.appearance(data.world, data.seed, scenes.pos.device)
-    obs, prev_action = present(scenes, mover, angle, data.world, appearance)
-    rows = torch.arange(len(obs)).view(len(CONTACTS), len(data.world.ladder), cfg.scenes)[CONTACTS.index(contact), rank]
-    out = heads(models.encode(model, obs[rows], prev_action[rows]))  # [n, T, readouts]
-    index = pd.MultiIndex.from_product(
-        [range(out.shape[0]), range(out.shape[1]), READOUTS], names=["scene", "frame", "readout"]
-    )
-    return (
-        pd.DataFrame({"prediction": out.double().flatten().cpu().numpy()}, index=index)
-        .reset_index()
-        .assign(mover=mover)
-    )
+    obs, prev_action = present(scenes, mover, angle, data.world, appearance, contacts=1)
+    out = heads(models.encode(model, obs[-len(scenes) :], prev_action[-len(scenes) :]))  # [n, T, readouts]
+    index = pd.MultiIndex.from_product([*map(range, out.shape[:2]), READOUTS], names=["scene", "frame", "readout"])
+    return pd.DataFrame({"prediction": out.double().flatten().cpu()}, index=index).reset_index().assign(mover=mover)

@@ -21,18 +21,14 @@ RESUMES = "what was finished is stored, the same command goes on from there"
 COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
 
 _profile = click.option(
-    "--profile",
-    type=click.Choice(["paper", "quick"]),
-    default="paper",
-    show_default=True,
+    *("--profile", "profile"),
+    **{"type": click.Choice(["paper", "quick"]), "default": "paper", "show_default": True},
     help="paper: the published sizes; quick: everything small, no competence promised.",
 )
 _seeds = click.option("--seeds", type=click.IntRange(1, 1000), help="Number of agents; the profile's own by default.")
 _workers = click.option(
     "--workers",
-    type=click.IntRange(0),
-    default=os.cpu_count() or 1,
-    show_default="one per core",
+    **{"type": click.IntRange(0), "default": os.cpu_count() or 1, "show_default": "one per core"},
     help="Processes of one thread each; 0 trains in this process.",
 )
 
@@ -73,11 +69,7 @@ def app() -> None:
 
 
 @app.command()
-@click.argument(
-    "name",
-    type=click.Choice(["all", *STUDIES]),
-    default="all",
-)
+@click.argument("name", type=click.Choice(["all", *STUDIES]), default="all")
 @_profile
 @_seeds
 @_workers
@@ -96,16 +88,7 @@ def app() -> None:
     help="Agents that train as one: by default up to 64 on CUDA, 1 on a CPU.",
 )
 @one_line_errors
-def study(
-    name: str,
-    profile: str,
-    seeds: int | None,
-    workers: int,
-    device: str,
-    plan: bool,
-    scheduler: str | None,
-    population: int | None,
-) -> None:
+def study(name: str, profile: str, seeds: int | None, workers: int, device: str, plan: bool, **how) -> None:
     """Train what is missing of one study, or of all of them.
 
     Reads what is published in data/ or cached in runs/, trains the rest, and stores each result the moment it is
@@ -120,13 +103,14 @@ def study(
     runs = studies.everything(profile, seeds) if name == "all" else studies.STUDIES[name](profile, seeds)
     store, start = Store(), time.perf_counter()
     todo = pipeline.missing(runs, store)
+    scheduler = how["scheduler"]
     processes = None if scheduler or execute.resolve_device(device) != "cpu" else max(1, workers)
     if todo or plan:
         _announce(runs, todo, store, processes, plan)
     if plan:
         return
     with execute.cluster(scheduler) if scheduler and todo else nullcontext() as executor:
-        count = execute.fill(todo, store, workers, device, executor, population)
+        count = execute.fill(todo, store, workers, device, executor, how["population"])
     click.echo(f"{len(runs)} runs at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
 
 
@@ -286,15 +270,7 @@ def _verdict_table(table, profile: str) -> Table:
 @_workers
 @one_line_errors
 def book(
-    only: tuple[str, ...],
-    parameter: tuple[tuple[str, str], ...],
-    file: Path | None,
-    list_parameters: bool,
-    out: Path | None,
-    pdf: bool,
-    packed: bool,
-    in_place: bool,
-    workers: int,
+    only: tuple[str, ...], parameter: tuple[tuple[str, str], ...], file: Path | None, out: Path | None, **how
 ) -> None:
     """Execute chapters with papermill and render the paper.
 
@@ -310,7 +286,7 @@ def book(
     from .paper import book as press
     from .paper import chapters
 
-    if list_parameters:
+    if how["list_parameters"]:
         for chapter, model in chapters.CHAPTERS.items():
             click.echo(chapter)
             for name, field in model.model_fields.items():
@@ -318,14 +294,14 @@ def book(
         return
     common, by_chapter = press.read_parameters(file) if file else ({}, {})
     given = common | dict(parameter)
-    if in_place and (given or by_chapter):
+    if how["in_place"] and (given or by_chapter):
         raise ValueError("--in-place renders the published parameters; leave out -p and --file")
     names = list(only) or ([] if given else list(by_chapter))
     target = (out or store.home() / "_build" / ("variant" if given or names else "paper")).resolve()
-    if pdf:
+    if how["pdf"]:
         press.browser()
-    extra = [make for make, wanted in ((press.print_pdf, pdf), (press.pack, packed)) if wanted]
-    index = press.render(target, names, given, by_chapter, in_place, workers, click.echo, extra)
+    extra = [make for make, wanted in ((press.print_pdf, how["pdf"]), (press.pack, how["packed"])) if wanted]
+    index = press.render(target, names, given, by_chapter, how["in_place"], how["workers"], click.echo, extra)
     click.echo(f"the paper is at {index}")
 
 

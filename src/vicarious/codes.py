@@ -87,11 +87,7 @@ def labels(ladder: tuple[float, ...], scenes: int) -> Tensor:
 
 
 def fit_mlps(
-    x: Tensor,
-    ys: dict[str, Tensor],
-    cfg: config.Codes,
-    loss: Callable,
-    weight: Tensor | None = None,
+    x: Tensor, ys: dict[str, Tensor], cfg: config.Codes, loss: Callable, weight: Tensor | None = None
 ) -> list[nn.Module]:
     """MLPs of the heads' own capacity fitted to x [R, D] and each of ys {tag: [R]}, as one population.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -27,41 +29,20 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
     """One frame of both chambers as a picture: bodies are discs, items triangles, glass a grey wall."""
     size = round(state.items.shape[2] ** 0.5)
     side = int(state.side[index])
-    for column in range(2 * size + 1):
-        for row in range(size):
-            wall = column == size
-            ax.add_patch(
-                Rectangle(
-                    (column, row),
-                    1,
-                    1,
-                    fc="#c8d4dc" if wall else "#fafafa",
-                    ec="#c8d4dc" if wall else "#d8d8d8",
-                    lw=0.6,
-                )
-            )
+    for column, row in product(range(2 * size + 1), range(size)):
+        colours = {"fc": "#c8d4dc", "ec": "#c8d4dc"} if column == size else {"fc": "#fafafa", "ec": "#d8d8d8"}
+        ax.add_patch(Rectangle((column, row), 1, 1, lw=0.6, **colours))
     for body in range(2):
         offset = (size + 1) * (side ^ body)
         for cell, kind in enumerate(state.items[index, body].tolist()):
             if kind:
                 _item(ax, cell % size + offset, cell // size, ladder[kind - 1])
         cell = int(state.pos[index, body])
+        at = (cell % size + offset + 0.5, cell // size + 0.5)
         colour = blend(float(state.angle[index]), drifter) if body else BODIES["self"]
-        ax.add_patch(
-            Circle((cell % size + offset + 0.5, cell // size + 0.5), 0.32, fc=colour, ec="black", lw=0.8, zorder=2)
-        )
+        ax.add_patch(Circle(at, 0.32, fc=colour, ec="black", lw=0.8, zorder=2))
         label = ("D" if drifter else "O") if body else "S"
-        ax.text(
-            cell % size + offset + 0.5,
-            cell // size + 0.5,
-            label,
-            ha="center",
-            va="center",
-            color="white",
-            size=8,
-            zorder=4,
-            weight="bold",
-        )
+        ax.text(*at, label, ha="center", va="center", color="white", size=8, zorder=4, weight="bold")
     ax.set(xlim=(-0.05, 2 * size + 1.05), ylim=(size + 0.05, -0.05), aspect="equal")
     ax.axis("off")
 

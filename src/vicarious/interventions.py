@@ -152,7 +152,7 @@ def run(
     for readout in metrics.KINDS:
         both = codes.read(heads, readout)
         found = groups(cfg, *both, codes.side)
-        measures += distances(cfg, heads, readout, *both, codes.pixels, found, ladder)
+        measures += distances(cfg, heads, readout, both, codes.pixels, found)
         for (here, axes), (level, s) in product(found, enumerate(_levels(cfg))):
             for path, mover, at, slope in _slopes(
                 heads, readout, *(x[level][:, :, here] for x in both), axes, alphas, ladder
@@ -169,13 +169,7 @@ def _levels(cfg: config.Interventions) -> list[float]:
 
 
 def _slopes(
-    heads: Heads,
-    readout: str,
-    own: Tensor,
-    other: Tensor,
-    axes: Axes,
-    alphas: Tensor,
-    ladder: tuple[float, ...],
+    heads: Heads, readout: str, own: Tensor, other: Tensor, axes: Axes, alphas: Tensor, ladder: tuple[float, ...]
 ) -> Iterator[tuple[str, str, float, float]]:
     """(path, mover, alpha, slope): means over scenes of every intervention on paired codes [X, K, n, D]."""
     steps = [(*part, alphas) for part in moved(own, other, axes, alphas)]
@@ -199,11 +193,9 @@ def distances(
     cfg: config.Interventions,
     heads: Heads,
     readout: str,
-    own: Tensor,
-    other: Tensor,
+    both: tuple[Tensor, Tensor],
     pixels: Tensor,
     found: list[Group],
-    ladder: tuple[float, ...],
 ) -> list[tuple[str, str, float, float]]:
     """How far the other is from the self, and what that says about empathy: measure, mover, similarity, value.
 
@@ -213,6 +205,8 @@ def distances(
     `partial_latent_` and `partial_pixels_`, slopes of a scene's response on both distances at once, and
     `within_latent_`, on the latent distance among scenes of the same appearance.
     """
+    own, other = both
+    ladder = cfg.heads.model.data.world.ladder
     apart = (own - other).norm(dim=-1).mean((1, 2))  # [L, n]
     shown, rows = {("distance", "other"): apart.mean(1)} | _along(own, other, found), []
     for (name, mover), values in shown.items():

@@ -35,11 +35,16 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from . import config
+from .config import Stage
 from .train import precision
 
 LARGEST = {"bytes": 1 << 28, "values": 1 << 25}  # of a manifest, and in a table: several times what is published
 MANIFEST, SUMS = "manifest.parquet", "SHA256SUMS"
 SUM = re.compile(r"([0-9a-f]{64})  ((?:weights/)?[a-z0-9]+\.(?:parquet|safetensors))")
+
+
+Tables = dict[str, pd.DataFrame] | None
+Weights = dict[str, Tensor] | None
 
 
 class CorruptResult(Exception):
@@ -228,13 +233,7 @@ class Store:
         return Result(manifest, tables, tensors, "cached")
 
     def write(
-        self,
-        cfg: config.Stage,
-        seconds: float,
-        tables: dict[str, pd.DataFrame] | None = None,
-        weights: dict[str, Tensor] | None = None,
-        device: str = "cpu",
-        **notes,
+        self, cfg: Stage, seconds: float, tables: Tables = None, weights: Weights = None, device: str = "cpu", **notes
     ) -> None:
         """Store a result whole: written beside its place, then renamed; if another process was first, theirs stays.
 
@@ -248,16 +247,9 @@ class Store:
             if weights:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
                 _write_weights(tensors, folder / "weights.safetensors")
-            manifest = {
-                "stage": cfg.stage,
-                "epoch": cfg.epoch,
-                "parent": cfg.parent.address if cfg.parent else None,
-                "config": cfg.columns(),
-                "seconds": round(seconds, 2),
-                **provenance(device),
-                **notes,
-                "files": {p.name: sha256(p) for p in sorted(folder.iterdir())},
-            }
+            manifest = {"stage": cfg.stage, "epoch": cfg.epoch, "parent": cfg.parent.address if cfg.parent else None}
+            manifest |= {"config": cfg.columns(), "seconds": round(seconds, 2), **provenance(device), **notes}
+            manifest["files"] = {p.name: sha256(p) for p in sorted(folder.iterdir())}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
             try:
                 os.rename(folder, self.runs / cfg.address)
@@ -267,7 +259,7 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, cells: list[config.Stage], weights: list[config.Stage]) -> dict[str, int]:
+    def publish(self, cells: list[Stage], weights: list[Stage]) -> dict[str, int]:
         """Make `data/` hold exactly these results: tables joined by kind, weights one file each.  Returns sizes."""
         results = {cfg.address: self.read(cfg.address) for cfg in cells}
         tensors = {cfg.address: self.read(cfg.address, weights=True).weights for cfg in weights}

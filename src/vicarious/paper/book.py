@@ -29,6 +29,9 @@ LARGEST = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
 
+Given = dict[str, str] | None
+
+
 class ChapterFailed(Exception):
     """A chapter stopped at an error: names the chapter, the cell and the error."""
 
@@ -46,11 +49,7 @@ def stage(out: Path, banner: str | None) -> Path:
     mark.write_text("# a rendered book: made by `vicarious book`, made anew by it\n*\n")
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
-    shutil.copytree(
-        root / "book",
-        source / "book",
-        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
-    )
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
     shutil.copy(root / "_toc.yml", source)
     settings = yaml.safe_load((root / "_config.yml").read_text())
     if banner:
@@ -198,15 +197,9 @@ def pack(source: Path, out: Path) -> Path:
 
 
 def render(
-    out: Path,
-    only: list[str] | None = None,
-    given: dict[str, str] | None = None,
-    by_chapter: dict[str, dict[str, str]] | None = None,
-    in_place: bool = False,
-    workers: int = 2,
-    say: Callable[[str], None] = print,
-    extra: Sequence[Callable[[Path, Path], Path]] = (),
-) -> Path:
+    out: Path, only: Sequence[str] = (), given: Given = None, by_chapter: dict[str, dict[str, str]] | None = None,
+    in_place: bool = False, workers: int = 2, say: Callable[[str], None] = print, extra: Sequence[Callable] = (),
+) -> Path:  # fmt: skip
     """Render the paper into `out`; returns the path of its index.
 
     only: chapters to execute anew (all by default; the rest keep their stored outputs).  given: parameters as text,
@@ -215,7 +208,7 @@ def render(
     that fails keeps its stored outputs; the others are rendered, then ChapterFailed names it.  extra: `print_pdf` or
     `pack`, what is made of the site beside its pages.
     """
-    names = only or list(chapters.CHAPTERS)
+    names = list(only) or list(chapters.CHAPTERS)
     parameters = _parameters(names, given or {}, by_chapter or {})
     banner = _banner(parameters)
     where = store.home() if in_place else stage(out, banner)

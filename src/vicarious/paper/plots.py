@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,53 +27,57 @@ from ..world import State
 
 COLOURS = BODIES | {"recurrent": BODIES["other"], "pixels": "#6f6f6f", "untrained": "#b0b0b0", "labelled": "#6b2d6b"}
 NAMES = {"recurrent": "world model", "pixels": "pixels (control)", "untrained": "untrained (control)"}
-STYLES = {"recurrent": "-", "pixels": "--", "untrained": ":"}
+STYLES = {  # of series, by name: colour and line; others take theirs from a palette
+    **{name: (COLOURS[name], "-") for name in ("self", "other")},
+    **{name: (COLOURS["drifter"], ":") for name in ("drifter", "world model, drifter")},
+    **{"world model, self": (COLOURS["self"], "-"), "world model": (COLOURS["other"], "-")},
+    **{NAMES["pixels"]: (COLOURS["pixels"], "--"), NAMES["untrained"]: (COLOURS["untrained"], ":")},
+    **dict.fromkeys(("p = 0", "p = 0, at the end", "never a label"), ("0.45", "-")),
+    **{"world model, p = 0": (COLOURS["other"], "-"), "world model, p = 0.1": (COLOURS["labelled"], "-")},
+    **dict.fromkeys(("pixels, p = 0", "other, heads on pixels"), (COLOURS["pixels"], "--")),
+}
 RHO = "empathy coefficient rho"
+STEPPER = """<figure id="{name}" style="margin:0"><div>{images}</div>
+<label style="display:flex;gap:.8em;align-items:center">step
+<input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training"
+oninput="var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;
+m.forEach(function(x,k){{x.style.display=k===i?'block':'none'}});
+f.querySelector('output').textContent=m[i].dataset.label;"><output style="min-width:12em">{label}</output></label></figure>"""
 
-AxisOf = Callable[[Axes], None]  # lays out the horizontal axis of a panel
-Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high [L]
+AxisOf = Callable[[Axes], Any]  # lays out the horizontal axis of a panel
 
 
 def style() -> None:
     """The paper's look; call once per chapter."""
     sns.set_theme(style="ticks", context="notebook", font="DejaVu Sans")
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "savefig.bbox": "tight",
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "axes.titlesize": "medium",
-            "svg.hashsalt": "vicarious",
-        }
-    )
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "svg.hashsalt": "vicarious"})
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"})
+    plt.rcParams.update({"figure.constrained_layout.use": True, "legend.frameon": False})
 
 
 @dataclass(frozen=True)
 class Line:
     """A curve over agents in a panel: values y [n, L] at x [L], drawn as their mean with a pointwise 95% interval.
 
-    bounds: mean, low and high [L] instead of values.  agents: every agent as a thin line too.  bars: intervals as bars
-    and not as a band.  counts [L]: levels that are joined, the others hollow.  style: of the line, with a marker.
+    Where no interval is to be drawn, y [L]; where it is known, (mean, low, high) [3, L] as `bounds`.  agents: every
+    agent as a thin line too.  counts [L]: levels that are joined, the others hollow.
     """
 
     series: str
     x: np.ndarray
-    y: np.ndarray | None = None
-    colour: str | tuple = COLOURS["other"]
+    y: np.ndarray
     panel: str = ""
-    style: str = "-"
-    bounds: Bounds | None = None
+    bounds: bool = False
     agents: bool = False
-    bars: bool = False
     counts: np.ndarray | None = None
+    style: tuple[Any, str] | None = None
 
-    def intervals(self) -> Bounds:
-        if self.bounds is not None:
-            return self.bounds
+    def intervals(self) -> tuple[np.ndarray, ...]:
+        """Mean, low and high [L]."""
+        if self.bounds:
+            return tuple(np.asarray(y, float) for y in self.y)
+        if np.ndim(self.y) == 1:
+            return (np.asarray(self.y, float),) * 3
         found = [stats.interval(column[np.isfinite(column)], resamples=999) for column in self.y.T]
         return tuple(np.array([getattr(i, name) for i in found]) for name in ("estimate", "low", "high"))
 
@@ -86,60 +91,89 @@ def draw(
     columns: int = 3,
     size: tuple[float, float] = (3.4, 3.1),
     label: str = RHO,
-    legend: str = "outside",
+    palette: str = "colorblind",
+    inside: bool = False,
+    bars: bool = False,
     zero: bool = True,
     **shared,
 ) -> pd.DataFrame:
     """Curves in panels.  x, y: what they are, as the columns of the numbers call it; scale: where x is drawn.
 
-    legend: `outside`, or `inside` every panel.  Returns panel, series, x, y, low, high.
+    palette: of series without a style of their own; inside: legends in the panels; bars: intervals as bars, not bands.
+    Returns panel, series, x, y, low, high.
     """
-    lines = list(lines)
+    lines, rows = list(lines), []
     panels = list(dict.fromkeys(line.panel for line in lines))
     fig, axes = grid(len(panels), columns, size, **{"sharey": True, **shared})
-    rows = []
+    others = list(dict.fromkeys(line.series for line in lines if line.style is None and line.series not in STYLES))
+    styles = STYLES | {name: (c, "-") for name, c in zip(others, sns.color_palette(palette, len(others)), strict=True)}
     for ax, panel in zip(axes, panels, strict=True):
         if zero:
             ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         for line in (line for line in lines if line.panel == panel):
             bounds = line.intervals()
-            _draw_line(ax, line, scale(line.x), bounds)
+            _draw_line(ax, line, scale(line.x), bounds, *(line.style or styles[line.series]), bars)
             rows += [(panel, line.series, *at) for at in zip(line.x, *bounds, strict=True) if np.isfinite(at[1])]
         ax.set_title(panel)
         axis(ax)
-        if legend == "inside":
+        if inside:
             ax.legend(fontsize=8)
     fig.supylabel(label, fontsize=11)
-    if legend == "outside":
+    if not inside:
         handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         fig.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=9)
     return pd.DataFrame(rows, columns=["panel", "series", x, y, "low", "high"])
 
 
-def _draw_line(ax: Axes, line: Line, x: np.ndarray, bounds: Bounds) -> None:
+def _draw_line(ax: Axes, line: Line, x: np.ndarray, bounds: tuple, colour: Any, style: str, bars: bool) -> None:
     mean, low, high = bounds
     counts = np.ones(len(x), bool) if line.counts is None else line.counts
     if line.agents:
-        ax.plot(x, line.y.T, color=line.colour, lw=0.5, alpha=0.3)
-    single = {"marker": "D", "ms": 7, "ls": ""} if len(x) == 1 else {"ls": line.style, "marker": "o", "ms": 3.5}
-    if line.bars:
-        ax.vlines(x[counts], low[counts], high[counts], color=line.colour, lw=1.2)
+        ax.plot(x, line.y.T, color=colour, lw=0.5, alpha=0.3)
+    if bars:
+        ax.vlines(x[counts], low[counts], high[counts], color=colour, lw=1.2)
     elif len(x) > 1:
-        ax.fill_between(x[counts], low[counts], high[counts], color=line.colour, alpha=0.18, lw=0)
-    ax.plot(x[counts], mean[counts], color=line.colour, label=line.series, **single)
-    there = ~counts & np.isfinite(mean)
-    if there.any():
-        error = np.stack([mean - low, high - mean])[:, there]
-        ax.errorbar(x[there], mean[there], error, fmt="o", ms=4, mfc="white", color=line.colour, lw=0.8)
+        ax.fill_between(x[counts], low[counts], high[counts], color=colour, alpha=0.18, lw=0)
+    single = {"marker": "D", "ms": 7, "ls": ""} if len(x) == 1 else {"ls": style, "marker": "o", "ms": 3.5}
+    ax.plot(x[counts], mean[counts], color=colour, label=line.series, **single)
+    hollow = ~counts & np.isfinite(mean)
+    error = np.stack([mean - low, high - mean])[:, hollow]
+    if hollow.any():
+        ax.errorbar(x[hollow], mean[hollow], error, fmt="o", ms=4, mfc="white", color=colour, lw=0.8)
+
+
+def over_similarity(table: pd.DataFrame, value: str = "rho", series: str = "other", panel: str = "", **own) -> Line:
+    """The line of a table's rows (seed, similarity, value) over similarity."""
+    wide = table.pivot_table(index="seed", columns="similarity", values=value, observed=True)
+    return Line(series, wide.columns.to_numpy(float), wide.to_numpy(), panel, **own)
+
+
+def by_family(table: pd.DataFrame, value: str = "rho", panel: str = "") -> list[Line]:
+    """Lines of the world model and of its controls over similarity, of a table of one mover."""
+    families = ("untrained", "pixels", "recurrent")
+    return [over_similarity(table[table.family == f], value, NAMES[f], panel) for f in families]
+
+
+def with_anchors(coefficients: pd.DataFrame, panel: str = "") -> list[Line]:
+    """Lines of the world model and its controls for the other, and of the world model for the drifter and the self."""
+    ours = coefficients[coefficients.family == "recurrent"]
+    drifter = over_similarity(ours[ours.mover == "drifter"], series="world model, drifter", panel=panel)
+    own = Line("world model, self", np.ones(1), ours[ours.mover == "self"].rho.to_numpy()[:, None], panel)
+    return [*by_family(coefficients[coefficients.mover == "other"], panel=panel), drifter, own]
+
+
+def draw_similarity(lines: Iterable[Line], mark: float | None = None, **how) -> pd.DataFrame:
+    """Curves over similarity; mark: where a verdict is read; confused, small: as `similarity_axis` has them."""
+    axis = similarity_axis(mark, how.pop("confused", None), how.pop("small", False))
+    return draw(lines, "similarity", how.pop("y", "rho"), axis, turned, **how)
 
 
 def grid(count: int, columns: int, size: tuple[float, float], **how) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels of a size in inches, and their axes."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(size[0] * columns + 0.4, size[1] * rows + 0.4), squeeze=False, **how
-    )
+    whole = (size[0] * columns + 0.4, size[1] * rows + 0.4)
+    fig, axes = plt.subplots(rows, columns, figsize=whole, squeeze=False, **how)
     for ax in axes.flat[count:]:
         ax.axis("off")
     return fig, list(axes.flat[:count])
@@ -161,25 +195,17 @@ def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = No
     return rows.drop(columns="colour")
 
 
-def points(
-    panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, line: str = "", size: float = 3.3
-) -> pd.DataFrame:
-    """Scatter of x and y [n] in panels; line: `identity`, or `fit`, the least-squares line through all of them."""
-    _, axes = grid(len(panels), len(panels), (size, size), sharex=line == "identity", sharey=True)
-    ends = [f(np.concatenate([np.ravel(v) for pair in panels.values() for v in pair])) for f in (np.min, np.max)]
+def points(panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, identity: bool = False) -> pd.DataFrame:
+    """Scatter of x and y [n] in panels, with the least-squares line through them, or the line of equal values."""
+    _, axes = grid(len(panels), len(panels), (3.3, 3.3), sharex=identity, sharey=True)
     for ax, (title, (one, two)) in zip(axes, panels.items(), strict=True):
-        if line == "identity":
-            ax.plot(ends, ends, color="0.8", lw=1, zorder=0)
-        if line == "fit" and len(one) > 1:
-            ax.axline((one.mean(), two.mean()), slope=np.polyfit(one, two, 1)[0], color="0.6", lw=1)
-        many = len(one) > 500
-        ax.scatter(
-            one, two, s=4 if many else 16, color=COLOURS["other"], alpha=0.25 if many else 0.8, lw=0, rasterized=many
-        )
+        slope = 1.0 if identity else np.polyfit(one, two, 1)[0] if len(one) > 1 else 0.0
+        ax.axline((0, 0) if identity else (one.mean(), two.mean()), slope=slope, color="0.7", lw=1, zorder=0)
+        many = {"s": 4, "alpha": 0.25, "lw": 0, "rasterized": True} if len(one) > 500 else {"s": 16}
+        ax.scatter(one, two, color=COLOURS["other"], **many)
         ax.set(title=title, xlabel=x)
     axes[0].set_ylabel(y)
-    parts = [pd.DataFrame({"panel": title, x: one, y: two}) for title, (one, two) in panels.items()]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([pd.DataFrame({"panel": k, x: one, y: two}) for k, (one, two) in panels.items()])
 
 
 def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: float = 1.0, **how) -> pd.DataFrame:
@@ -190,10 +216,10 @@ def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: floa
         sns.heatmap(table, annot_kws={"size": 7}, ax=ax, **(own | how))
         ax.tick_params(labelsize=8)
         ax.set(title=title, xlabel="", ylabel="")
-    long = {
-        title: table.rename_axis("row").reset_index().melt("row", var_name="column") for title, table in tables.items()
-    }
-    return pd.concat([table.assign(panel=title) for title, table in long.items()]).dropna()
+    long = [
+        t.rename_axis("row").reset_index().melt("row", var_name="column").assign(panel=k) for k, t in tables.items()
+    ]
+    return pd.concat(long).dropna()
 
 
 def turned(s: np.ndarray) -> np.ndarray:
@@ -231,26 +257,6 @@ def training_axis(last: float, label: str = "updates") -> AxisOf:
         ax.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
 
     return lay_out
-
-
-def over_similarity(table: pd.DataFrame, value: str, series: str, colour: str, **own) -> Line:
-    """The line of a table's rows (seed, similarity, value) over similarity."""
-    wide = table.pivot_table(index="seed", columns="similarity", values=value, observed=True)
-    return Line(series, wide.columns.to_numpy(float), wide.to_numpy(), colour, **own)
-
-
-def by_family(table: pd.DataFrame, value: str, panel: str = "") -> list[Line]:
-    """Lines of the world model and of its controls over similarity, of a table of one mover."""
-    return [
-        over_similarity(table[table.family == f], value, NAMES[f], COLOURS[f], panel=panel, style=STYLES[f])
-        for f in ("untrained", "pixels", "recurrent")
-    ]
-
-
-def exposure_colours(exposures: Sequence[float]) -> dict[float, tuple]:
-    """One colour an exposure, grey for none."""
-    some = [p for p in exposures if p > 0]
-    return {0.0: (0.45, 0.45, 0.45)} | dict(zip(some, sns.color_palette("flare", len(some)), strict=True))
 
 
 # Pictures of scenes
@@ -327,43 +333,23 @@ def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
 
 def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
     """Figures behind one slider, as HTML that stands alone in the page; frames: (label, figure), which are closed."""
-    images = []
+    images, last = [], len(frames) - 1
     for i, (label, fig) in enumerate(frames):
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=100, bbox_inches=None)
         plt.close(fig)
-        shown = "block" if i == len(frames) - 1 else "none"
+        style = f"display:{'block' if i == last else 'none'};max-width:100%;margin:0"
         data = base64.b64encode(buffer.getvalue()).decode()
         images.append(
-            f'<img alt="{alt} {label}" data-label="{label}" style="display:{shown};max-width:100%;margin:0" '
-            f'src="data:image/png;base64,{data}">'
+            f'<img alt="{alt} {label}" data-label="{label}" style="{style}" src="data:image/png;base64,{data}">'
         )
-    last, label = len(frames) - 1, frames[-1][0]
-    script = (
-        "var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;"
-        "m.forEach(function(x,k){x.style.display=k===i?'block':'none'});"
-        "f.querySelector('output').textContent=m[i].dataset.label;"
-    )
-    return (
-        f'<figure id="{name}" style="margin:0"><div>{"".join(images)}</div>'
-        f'<label style="display:flex;gap:.8em;align-items:center">step '
-        f'<input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training" '
-        f'oninput="{script}"><output style="min-width:12em">{label}</output></label></figure>'
-    )
+    return STEPPER.format(name=name, images="".join(images), last=last, label=frames[-1][0])
 
 
 def step(lines: list[Line], own: float, title: str) -> Figure:
     """One step of training: curves over similarity, every agent a thin line, and the self's own coefficient."""
-    self_ = Line("self", np.array([1.0]), np.array([[own]]), COLOURS["self"], title)
     lines = [replace(line, panel=title, agents=True) for line in lines]
-    draw(
-        [*lines, self_],
-        "similarity",
-        axis=similarity_axis(),
-        scale=turned,
-        size=(6.0, 3.3),
-        label="coefficient",
-        legend="inside",
-    )
+    lines.append(Line("self", np.ones(1), np.array([own]), title))
+    draw_similarity(lines, size=(6.0, 3.3), label="coefficient", palette="flare", inside=True)
     plt.gca().set_ylim(-0.35, 1.25)
     return plt.gcf()

@@ -19,6 +19,7 @@ S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
 FULL = 1.0  # exposure p at which couplings are planted
 DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 USUAL = {"view": "allocentric", "stop": 0, "state": 0}  # of agents, unless asked for others
+Seeds = Sequence[int]
 BY_TRUTH = ("precision", "extinction", "decoupling")  # tables of slopes that are coefficients over the true ones
 
 
@@ -36,36 +37,17 @@ class Results:
     altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
     """
 
-    def __init__(
-        self,
-        coefficients: pd.DataFrame,
-        gates: pd.DataFrame,
-        measures: pd.DataFrame,
-        *,
-        s: float = S,
-        exposure: float = P,
-        altered: bool = False,
-        calibrated: bool = False,
-        **tables: pd.DataFrame | None,
-    ):
+    def __init__(self, coefficients: pd.DataFrame, gates: pd.DataFrame, measures: pd.DataFrame, **more):
+        where = {"s": S, "exposure": P, "altered": False, "calibrated": False}
+        self.where = where | {name: more.pop(name) for name in where if name in more}
+        self.s, self.exposure, self.altered, self.calibrated = self.where.values()
         self.coefficients, self.gates, self.measures = coefficients, gates, measures
-        self.where = {"s": s, "exposure": exposure, "altered": altered, "calibrated": calibrated}
-        self.s, self.exposure, self.altered, self.calibrated = s, exposure, altered, calibrated
         own = {"coefficients": coefficients, "gates": gates, "measures": measures}
-        self.tables = own | {name: table for name, table in tables.items() if table is not None}
+        self.tables = own | {name: table for name, table in more.items() if table is not None}
         self._groups: dict[tuple, dict] = {}
 
     @classmethod
-    def of(
-        cls,
-        responses: pd.DataFrame,
-        measures: pd.DataFrame,
-        interventions: pd.DataFrame | None = None,
-        development: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-        curves: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] | None = None,
-        imagined: tuple[pd.DataFrame, pd.Series] | None = None,
-        **more,
-    ) -> Results:
+    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **more) -> Results:
         """From the tidy tables of a study; the rows of family `truth` are the yardstick.
 
         development: slopes, and the yardstick of the scenes that were evaluated then; curves: these, and what was
@@ -74,17 +56,11 @@ class Results:
         of_truth = responses.family == "truth"
         responses, truth = responses[~of_truth], responses[of_truth]
         table = metrics.coefficients(responses, truth)
-        for name in BY_TRUTH:
-            if more.get(name) is not None:
-                more[name] = metrics.relative(more[name], truth)
-        if interventions is not None:
-            more["interventions"] = metrics.over_truth(interventions, table)
-        if development is not None:
-            more["development"] = metrics.relative(*development)
-        if curves is not None:
-            more["curves"] = _with_r2(*curves)
-        if imagined is not None:
-            more["imagined"] = metrics.over_expected(*imagined)
+        over = dict.fromkeys(BY_TRUTH, lambda slopes: metrics.relative(slopes, truth))
+        over |= {"interventions": lambda slopes: metrics.over_truth(slopes, table)}
+        over |= {"development": lambda own: metrics.relative(*own), "curves": lambda own: _with_r2(*own)}
+        over |= {"imagined": lambda own: metrics.over_expected(*own)}
+        more |= {name: over[name](more[name]) for name in over if more.get(name) is not None}
         if (responses.readout == "value").any():
             more["nearness"] = metrics.nearness(responses, truth)
         return cls(table, metrics.competence(table, measures), measures, **more)
@@ -120,51 +96,48 @@ class Results:
             table = table[np.isclose(table[column], where[column])]
         return table
 
-    def ask(self, name: str, seeds: Sequence[int], s: float | None, over: str | None = None, **where):
+    def ask(self, name: str, seeds: Seeds, s: float | None, over: str | None = None, **where):
         """`rho` of a table's rows at similarity s, by default the results' own (1 for the self)."""
         s = (1.0 if where.get("mover") == "self" else self.s) if s is None else s
         return rho(self.pick(name, **where), seeds, s, over)
+
+    def agents(self, name: str, family: str, **where) -> pd.DataFrame:
+        """Rows of a family in a table, unless said otherwise at the results' exposure, uncoupled, in its usual view."""
+        usual = {"exposure": self.exposure, "kappa": 0.0, "view": PRIVILEGED.get(family, USUAL["view"])}
+        where = usual | {k: v for k, v in where.items() if v is not None} | {"family": family}
+        return self.pick(name, **{k: v for k, v in where.items() if k in self.table(name)})
 
     def split_by_gate(
         self, readout: str, family: str = "recurrent", exposure: float | None = None, view: str | None = None
     ) -> tuple[list[int], list[int]]:
         """Seeds that pass the readout's gate, and those that do not."""
-        where = {"exposure": self.exposure if exposure is None else exposure, **_view(self.gates, family, view)}
-        g = self.pick("gates", readout=readout, family=family, kappa=0.0, **where)
+        g = self.agents("gates", family, readout=readout, exposure=exposure, view=view)
         return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
 
     def rho(
         self,
         readout: str,
-        seeds: Sequence[int],
+        seeds: Seeds,
         family: str = "recurrent",
         mover: str = "other",
         s: float | None = None,
-        kind: str = "empathy",
-        exposure: float | None = None,
-        kappa: float = 0.0,
-        view: str | None = None,
+        **where,
     ) -> np.ndarray:
-        """Coefficient [n] of the given seeds, in their order; NaN where an agent is missing."""
-        where = {"exposure": self.exposure if exposure is None else exposure, **_view(self.coefficients, family, view)}
-        where |= {"readout": readout, "family": family, "mover": mover, "kind": kind, "kappa": kappa}
-        return rho(self.pick("coefficients", **where), seeds, self.s if s is None else s)
+        """Coefficient [n] of the given seeds, in their order, of `empathy` or another kind; NaN where an agent is
+        missing."""
+        rows = self.agents("coefficients", family, **({"kind": "empathy"} | where), readout=readout, mover=mover)
+        return rho(rows, seeds, self.s if s is None else s)
 
     def foreseen(
-        self,
-        readout: str,
-        seeds: Sequence[int],
-        family: str = "recurrent",
-        mover: str = "other",
-        s: float | None = None,
+        self, readout: str, seeds: Seeds, family: str = "recurrent", mover: str = "other", s: float | None = None
     ) -> np.ndarray:
         """Coefficient [n] of contacts that were imagined; NaN where an agent imagines nothing."""
         if not self.has("imagined"):
             return np.full(len(seeds), np.nan)
-        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure, "kappa": 0.0}
-        return rho(self.pick("imagined", **where), seeds, self.s if s is None else s)
+        rows = self.agents("imagined", family, readout=readout, mover=mover)
+        return rho(rows, seeds, self.s if s is None else s)
 
-    def recovered(self, readout: str, seeds: Sequence[int], s: float, kind: str = "empathy") -> np.ndarray:
+    def recovered(self, readout: str, seeds: Seeds, s: float, kind: str = "empathy") -> np.ndarray:
         """Planted and recovered coupling [n, couplings, 2] of the given seeds' agents that had every label."""
         kappas = sorted(self.pick("coefficients", family="recurrent", exposure=FULL).kappa.unique())
         if len(kappas) < 2:
@@ -172,52 +145,43 @@ class Results:
         found = [self.rho(readout, seeds, s=s, kind=kind, exposure=FULL, kappa=kappa) for kappa in kappas]
         return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(found, 1)], -1)
 
-    def curve(
-        self, readout: str, seeds: Sequence[int], family: str = "recurrent", mover: str = "other"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> tuple[np.ndarray, np.ndarray]:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
-        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure}
-        t = self.pick("coefficients", kind="empathy", kappa=0.0, **where)
+        t = self.agents("coefficients", family, readout=readout, kind="empathy", mover="other")
         s, found = rho(t[t.similarity < 1], seeds, over="similarity")
         return 90 - np.degrees(np.arccos(s)), found
 
     def moved(
         self,
         readout: str,
-        seeds: Sequence[int],
+        seeds: Seeds,
         path: str,
         family: str = "recurrent",
         s: float | None = None,
         mover: str = "other",
     ) -> tuple[np.ndarray, np.ndarray]:
         """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
-        where = {"readout": readout, "family": family, "mover": mover, "exposure": self.exposure, "kappa": 0.0}
-        return rho(self.pick("interventions", path=path, **where), seeds, self.s if s is None else s, "alpha")
+        rows = self.agents("interventions", family, readout=readout, path=path, mover=mover)
+        return rho(rows, seeds, self.s if s is None else s, "alpha")
 
     def measure(
-        self,
-        name: str,
-        seeds: Sequence[int],
-        family: str = "recurrent",
-        mover: str = "other",
-        s: float | None = None,
-        **where,
+        self, name: str, seeds: Seeds, family: str = "recurrent", mover: str = "other", s: float | None = None, **where
     ) -> np.ndarray:
         """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
-        where = _view(self.measures, family, where.pop("view", None)) | where | {"family": family}
-        found = rho(
-            self.pick("measures", measure=name, mover=mover, **where), seeds, self.s if s is None else s, value="value"
-        )
+        view = where.pop("view", None) or PRIVILEGED.get(family, USUAL["view"])
+        where |= {"family": family, **({"view": view} if "view" in self.measures else {})}
+        rows = self.pick("measures", measure=name, mover=mover, **where)
+        found = rho(rows, seeds, self.s if s is None else s, value="value")
         if not name.startswith(("transfer", "null")):
             return found
         within = rho(self.pick("measures", measure="r2", mover="self", **where), seeds, 1.0, value="value")
         return np.where(within >= DECODABLE, found, np.nan)
 
-    def decodable(self, seeds: Sequence[int], family: str = "recurrent") -> bool:
+    def decodable(self, seeds: Seeds, family: str = "recurrent") -> bool:
         """Whether a probe tells who moved in the codes of these agents; not if any was not probed."""
         return bool(seeds) and bool(np.mean(self.measure("auc", seeds, family)) >= metrics.IDENTITY)
 
-    def excess(self, readout: str, seeds: Sequence[int], own: np.ndarray | None = None, **where) -> np.ndarray:
+    def excess(self, readout: str, seeds: Seeds, own: np.ndarray | None = None, **where) -> np.ndarray:
         """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed.
 
         own: coefficients [n] that are compared with theirs, by default the reference agents'.
@@ -231,12 +195,8 @@ class Results:
         return set(self.gates.family)
 
 
-def _view(table: pd.DataFrame, family: str, view: str | None) -> dict[str, str]:
-    return {"view": view or PRIVILEGED.get(family, USUAL["view"])} if "view" in table else {}
-
-
 def rho(
-    table: pd.DataFrame, seeds: Sequence[int], s: float | None = None, over: str | None = None, value: str = "rho"
+    table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | None = None, value: str = "rho"
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """`value` [n] of each seed, or the levels [L] of a column and `value` [n, L] along it; NaN where there is none.
 

@@ -50,7 +50,7 @@ def note(provenance: str, name: str, numbers: pd.DataFrame | None) -> str:
 def forest(verdicts: pd.DataFrame) -> str:
     """HTML of every prediction in a line: estimate on a common axis, its interval, the rule's bar, verdict and n.
 
-    verdicts: from `predictions.verdicts`.  Text and colours are the page's own, so that it can be read in the dark, on
+    verdicts: from `verdicts.verdicts`.  Text and colours are the page's own, so that it can be read in the dark, on
     a phone and by a screen reader.
     """
     live = verdicts[(verdicts.verdict != "pending") & (verdicts.n > 0)]
@@ -74,8 +74,7 @@ def _forest_row(row: dict, place: Callable[[float], float]) -> str:
         marks.append(("dot", f"left:{at:.1f}%"))
         cells["plot"] = "".join(f'<i class="{kind}" style="{style}"></i>' for kind, style in marks)
         cells["text"] = f"{row['estimate']:z.2f} [{row['ci_low']:z.2f}, {row['ci_high']:z.2f}]"
-        cells["n"] = str(row["n"])
-        cells["verdict"] += " (provisional)" if row["provisional"] else ""
+        cells |= {"n": str(row["n"]), "verdict": row["verdict"] + (" (provisional)" if row["provisional"] else "")}
     cells["plot"] = f'<div class="track">{cells["plot"]}</div>'
     inside = "".join(f'<td class="{kind}">{content}</td>' for kind, content in cells.items())
     return f'<tr class="{row["verdict"]}">{inside}</tr>'
@@ -104,20 +103,16 @@ def explorer_data(results: Results) -> dict:
         for key, own in each.groupby(columns[:-1], observed=True, sort=False)
     ]
     updates = sorted({int(s[3]) for s in series if s[3] != CONVERGED})
-    kinds = {
-        readout: {
-            name: {"valences": kind.valences, "frames": [[*cell, sign] for cell, sign in kind.contrast.items()]}
-            for name, kind in own.items()
-        }
-        for readout, own in metrics.KINDS.items()
-    }
+    frames = lambda kind: [[*cell, sign] for cell, sign in kind.contrast.items()]  # noqa: E731
+    said = lambda own: {k: {"valences": kind.valences, "frames": frames(kind)} for k, kind in own.items()}  # noqa: E731
     return {
-        "kinds": kinds,
-        "stages": [*map(str, updates), CONVERGED],
-        "exposures": sorted({s[2] for s in series}),
-        "movers": list(MOVERS),
-        "agents": agents,
-        "colours": {name: drawings.BODIES[name] for name in MOVERS},
+        "kinds": {readout: said(own) for readout, own in metrics.KINDS.items()},
+        **{
+            "stages": [*map(str, updates), CONVERGED],
+            "exposures": sorted({s[2] for s in series}),
+            "movers": list(MOVERS),
+        },
+        **{"agents": agents, "colours": {name: drawings.BODIES[name] for name in MOVERS}},
         "items": {"gain": drawings.ITEMS[1.0], "loss": drawings.ITEMS[-1.0]},
         "series": series,
     }
@@ -267,19 +262,12 @@ def rates(bench: dict) -> pd.DataFrame:
     for row in (r for r in bench["rows"] if r["group"] != CHAPTERS):
         digits = 1 if row["median"] < 1000 else 0
         spread = f"{row['low']:,.{digits}f} to {row['high']:,.{digits}f}" if "low" in row else ""
-        version = f" ({row['version']})" if "version" in row else ""
+        name = row["name"] + (f" ({row['version']})" if "version" in row else "")
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        rows.append(
-            {
-                "": row["group"],
-                "what": row["name"] + version,
-                "median": f"{row['median']:,.{digits}f}",
-                "unit": row["unit"],
-                "lowest to highest": spread,
-                "ours is": ratio,
-            }
-        )
-    return pd.DataFrame(rows).set_index(["", "what"])
+        rows.append((row["group"], name, f"{row['median']:,.{digits}f}", row["unit"], spread, ratio))
+    return pd.DataFrame(rows, columns=["", "what", "median", "unit", "lowest to highest", "ours is"]).set_index(
+        ["", "what"]
+    )
 
 
 def rendering(bench: dict) -> pd.DataFrame:
@@ -296,14 +284,7 @@ def profile(bench: dict) -> pd.DataFrame:
 
 def bars(bench: dict) -> pd.DataFrame:
     """The bars that were set beforehand, and whether this run met them."""
-    rows = [
-        {
-            "this": bar["this"],
-            "over that": bar["that"],
-            "ratio": f"{bar['ratio']:.2f}",
-            "at least": f"{bar['at_least']:.2f}",
-            "": "met" if bar["met"] else "missed",
-        }
-        for bar in bench["bars"]
-    ]
-    return pd.DataFrame(rows).set_index("this")
+    table = pd.DataFrame(bench["bars"])
+    said = {"this": table.this, "over that": table["that"], "ratio": table.ratio.map("{:.2f}".format)}
+    said |= {"at least": table.at_least.map("{:.2f}".format), "": np.where(table.met, "met", "missed")}
+    return pd.DataFrame(said).set_index("this")

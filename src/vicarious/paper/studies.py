@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar, Literal
 
+import yaml
 from pydantic import Field
 
 from .. import config, models
@@ -19,17 +23,6 @@ KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
 SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures at which converged heads are fine-tuned
 STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
-RECIPES: dict[str, dict] = {  # how each family of the generality study is trained where not like the reference
-    "recurrent": {},
-    "rssm": {"updates": 2500},
-    "jepa": {"updates": 2000},
-    "transformer": {"updates": 2000},
-    "vae": {"updates": 2000},
-    "conv": {"updates": 1500},
-    "slots": {"updates": 1000},
-    "end_to_end": {"updates": 1000},
-}
-EXTERNAL = {"ppo": {"steps": 3_000_000, "worlds": 128}, "dqn": {"steps": 600_000}}  # agents without a world model
 VIEWS = ("left", "centred")
 VIEWED = ("recurrent", "transformer", "vae")  # families that also see the world in other views
 DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
@@ -70,122 +63,36 @@ config.TABLES |= {"simulations": "statistic data n rate studies", "shapes": "cur
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of capacity: what it is called, the field of a part that a level sets, and its levels.
-
-    part: `model`, `data` or `head`; column: its name in tables; most: the largest further level that a reader may ask
-    for, None for an axis without a preregistered rule.
-    """
+    """An axis of capacity, as `studies.yml` has it: what its levels are, and which field of which part they set."""
 
     label: str
     column: str
     part: str
-    set: Callable[[int], dict]
-    levels: tuple[int, ...]
-    quick: tuple[int, ...]
+    set: dict[str, float]
+    levels: list[int]
     most: int | None = None
+
+    def own(self, level: int) -> dict[str, int]:
+        """What a level sets."""
+        return {name: int(level * factor) for name, factor in self.set.items()}
 
     def read(self, run: config.Curve) -> int:
         """The level of a run."""
         part = {"model": run.model, "data": run.model.data, "head": run}[self.part]
-        return getattr(part, next(iter(self.set(1))))
+        return getattr(part, next(iter(self.set)))
 
 
-AXES = {
-    "model-width": Axis(
-        *("world model's width", "model_width", "model", lambda n: {"width": n, "state": n // 2}),
-        *((16, 64, 96, 128, 192, 256, 384, 512), (64, 256), 4096),
-    ),
-    "latent": Axis(
-        *("width of the code", "latent", "model", lambda n: {"latent": n}),
-        *((16, 32, 48, 64, 128, 256, 512), (32, 128), 4096),
-    ),
-    "head-width": Axis(
-        *("reward model's width", "head_width", "head", lambda n: {"width": n}),
-        *((8, 16, 32, 64, 128, 256, 512), (32, 128), 4096),
-    ),
-    "head-depth": Axis("reward model's layers", "head_depth", "head", lambda n: {"depth": n}, (1, 2, 3, 4), (1, 2)),
-    "data": Axis(
-        *("episodes", "episodes", "data", lambda n: {"episodes": n}),
-        *((512, 1024, 2048, 4096, 8192, 16384), (1024, 4096), 262144),
-    ),
-    "training": Axis(
-        *("updates of the world model", "model_updates", "model", lambda n: {"updates": n}),
-        *((250, 500, 1000, 2000), (100, 300)),
-    ),
-}
-
-
-def _every_family(agents: int) -> dict[str, int]:
-    return dict.fromkeys(RECIPES, agents)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Sizes of the studies, and how many agents each has.  `quick` promises no competence.
-
-    seeds: agents of runs that a verdict about p = 0 is read from; sweep: of other runs; scaled: of every capacity.
-    families: of every family of the generality study, views: of those that see the world in other views; external: of
-    agents without a world model, trained with `external_sizes`; leaking: of the study of leakage, dials: of its heads
-    of other weight decay and width.  past: for how many times the updates of convergence heads are fine-tuned (p = 0
-    and 1, between, and with others withheld).  base, curve: the world model and the learning curves at which the axes
-    of capacity cross; levels: of an axis, where not its own.
-    """
-
-    seeds: int = 40
-    sweep: int = 20
-    scaled: int = 10
-    families: dict[str, int] = field(
-        default_factory=lambda: _every_family(10) | dict.fromkeys(("recurrent", "rssm", "jepa"), 20)
-    )
-    views: int = 5
-    external: int = 5
-    external_sizes: dict = field(default_factory=dict)
-    leaking: int = 10
-    dials: int = 5
-    data: dict = field(default_factory=dict)
-    model: dict = field(default_factory=dict)
-    heads: dict = field(default_factory=dict)
-    codes: dict = field(default_factory=dict)
-    battery: dict = field(default_factory=dict)
-    surface: dict = field(default_factory=dict)
-    simulations: dict = field(default_factory=dict)
-    shapes: dict = field(default_factory=dict)
-    past: dict = field(default_factory=lambda: {"ends": 10, "between": 3, "withheld": 1})
-    base: dict = field(default_factory=lambda: {"width": 256, "state": 128, "latent": 128, "updates": 1000})
-    curve: dict = field(default_factory=dict)
-    levels: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-PROFILES = {
-    "paper": Profile(),
-    "quick": Profile(
-        **dict.fromkeys(("sweep", "scaled", "leaking"), 2),
-        **dict.fromkeys(("views", "dials"), 0),
-        seeds=3,
-        families=_every_family(2),
-        external=1,
-        external_sizes={"steps": 20_000},
-        data={"episodes": 4096},
-        model={"updates": 600},
-        heads={"updates": 600, "reward_updates": 1200},
-        codes={"fit_scenes": 1024},
-        battery={"scenes": 64, "rollouts": 64},
-        surface={"scenes": 16},
-        simulations={"studies": 100, "resamples": 499},
-        shapes={"studies": 100, "curves": 20},
-        past={"ends": 2, "between": 1, "withheld": 1},
-        base={"width": 256, "state": 128, "latent": 128, "updates": 300},
-        curve={"updates": 600},
-        levels={name: axis.quick for name, axis in AXES.items()},
-    ),
-}
+_tables = yaml.safe_load((Path(__file__).parent / "studies.yml").read_text())
+AXES = {name: Axis(**axis) for name, axis in _tables["axes"].items()}
+RECIPES, EXTERNAL = _tables["recipes"], _tables["external"]
+PROFILES = {name: SimpleNamespace(**(_tables["profiles"]["paper"] | own)) for name, own in _tables["profiles"].items()}
 
 
 @dataclass(frozen=True)
 class Build:
     """Runs of one profile, by what is particular to them."""
 
-    sizes: Profile
+    sizes: SimpleNamespace
 
     def battery(self, **own) -> config.Battery:
         return config.Battery(**{**self.sizes.battery, **own})
@@ -315,16 +222,14 @@ def development(
     sizes = PROFILES[profile]
     build, count = Build(sizes), sizes.sweep if seeds is None else seeds
     battery, runs = build.watching(), [build.watching()]
+    own = {} if exposures is None else {"exposures": exposures}
     for seed in range(count):
         few = seed < math.ceil(count / 4)
-        for family in FAMILIES if few else FAMILIES[:1]:
-            model = build.model(seed, family)
-            own = {} if exposures is None else {"exposures": exposures}
-            runs.append(config.Joint(model=model, battery=battery, **own))
-            if family == FAMILIES[0] and few:
-                stops = sorted({max(1, round(share * model.updates)) for share in STOPPED})
-                stopped = [model.model_copy(update={"stop": stop}) for stop in stops]
-                runs += [build.codes(own, build.battery()) for own in stopped]
+        watched = [build.model(seed, family) for family in (FAMILIES if few else FAMILIES[:1])]
+        runs += [config.Joint(model=model, battery=battery, **own) for model in watched]
+        stops = sorted({max(1, round(share * watched[0].updates)) for share in STOPPED}) if few else ()
+        stopped = [watched[0].model_copy(update={"stop": stop}) for stop in stops]
+        runs += [build.codes(model, build.battery()) for model in stopped]
     return runs
 
 
@@ -345,7 +250,7 @@ def scaling(
     for seed in range(sizes.scaled if seeds is None else seeds):
 
         def curve(family: str = "recurrent", name: str | None = None, level: int = 0, seed: int = seed) -> config.Curve:
-            part, own = (AXES[name].part, AXES[name].set(level)) if name else ("", {})
+            part, own = (AXES[name].part, AXES[name].own(level)) if name else ("", {})
             data = config.Episodes(seed=seed, **{**sizes.data, **(own if part == "data" else {})})
             shape = {**sizes.base, **(own if part == "model" else {})} if family == FAMILIES[0] else {}
             model = config.Model(data=data, family=family, **shape)
@@ -390,12 +295,11 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
                 runs.append(build.codes(other, battery, permutations=0))
     without = sizes.external if seeds is None else min(seeds, sizes.external)
     runs += reference(profile, without, FAMILIES[:1], (1.0,))
-    for seed in range(without):
-        for world in (config.World(), config.World(eventful=0.0)):  # the latter never saw anything over there
-            data = config.Episodes(seed=seed, world=world)
-            for algorithm, recipe in EXTERNAL.items():
-                own = {**recipe, **sizes.external_sizes}
-                runs.append(config.External(data=data, algorithm=algorithm, battery=battery, **own))
+    worlds = (config.World(), config.World(eventful=0.0))  # agents of the latter never saw anything over there
+    data = [config.Episodes(seed=seed, world=world) for seed in range(without) for world in worlds]
+    for cfg, (algorithm, recipe) in product(data, EXTERNAL.items()):
+        own = {**recipe, **sizes.external_sizes}
+        runs.append(config.External(data=cfg, algorithm=algorithm, battery=battery, **own))
     return _unique(runs)
 
 
@@ -428,16 +332,8 @@ def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[floa
     return _unique(runs)
 
 
-STUDIES: dict[str, Callable[..., list[Stage]]] = {
-    "reference": reference,
-    "calibration": calibration,
-    "continuity": continuity,
-    "development": development,
-    "extinction": extinction,
-    "scaling": scaling,
-    "generality": generality,
-    "leakage": leakage,
-}
+_all = (reference, calibration, continuity, development, extinction, scaling, generality, leakage)
+STUDIES: dict[str, Callable[..., list[Stage]]] = {study.__name__: study for study in _all}
 
 
 def everything(profile: str = "paper", seeds: int | None = None) -> list[Stage]:

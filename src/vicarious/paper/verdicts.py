@@ -8,14 +8,18 @@ disagree.  Thresholds were fixed before any confirmatory run and do not move.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import scipy.stats
+import yaml
 
 from .. import metrics, stats
 from ..stats import Interval
@@ -24,48 +28,55 @@ from .results import MissingTable, P, Results, S
 ALPHA = 0.05
 MINIMUM = 10  # below this many agents every verdict is inconclusive
 MARGIN, NULL = 0.10, 0.05  # bars that several rules share
+NULL_LEVEL = 0.05  # of two one-sided tests
 CONFIRMATORY, SWEEP, FAMILIES = 40, 20, 10  # planned agents per cell; below it a verdict is provisional
 
-Kind = Literal["above", "below", "at most", "null", "within", "rising", "falling", "more than 2 SE above"]
 Values = Callable[[Results, list[int]], np.ndarray]
+TEXT = {  # of bars, by kind
+    ">": "lower bound of {name} > {value}",
+    "<": "upper bound of {name} < {value}",
+    "<=": "upper bound of {name} <= {value}",
+    "null": "{name} null within {value}",
+    "within": "interval of {name} within {value} to {upper}",
+    "rising": "Page's trend of {name} rising at {value}",
+    "falling": "Page's trend of {name} falling at {value}",
+    "2se>": "{name} more than 2 SE above {value}",
+}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a criterion has to clear.
+    """What a criterion has to clear: a kind of `TEXT` and its value (`within`: from value to upper), as `rules.yml` has
+    them."""
 
-    above, below, at most: the interval lies on that side of `value`; null: equivalent to 0 within it (two one-sided
-    tests at 5%); within: the interval lies between `value` and `upper`; rising, falling: Page's trend test at that
-    level; more than 2 SE above: the mean over agents exceeds `value` by more than two standard errors.
-    """
-
-    kind: Kind
+    kind: str
     value: float
     upper: float = np.nan
+
+    @classmethod
+    def read(cls, text: str) -> Bar:
+        """From `> 0.1` and the like."""
+        kind, *values = text.split()
+        return cls(kind, *map(float, values))
 
     def met(self, found: Interval, values: np.ndarray) -> bool:
         """Whether an estimate, with the agents' values [n, ...] behind it, clears the bar."""
         if not found.n:
             return False
         match self.kind:
-            case "above":
-                return found.low > self.value
-            case "below":
-                return found.high < self.value
-            case "at most":
-                return found.high <= self.value
-            case "null":
-                return stats.equivalence(values, self.value) < 0.05
+            case ">" | "<" | "<=":
+                return {">": found.low > self.value, "<": found.high < self.value}.get(
+                    self.kind, found.high <= self.value
+                )
             case "within":
                 return self.value <= found.low and found.high <= self.upper
-            case "rising" | "falling":
-                return self.p(found, values) < self.value
-            case "more than 2 SE above":
+            case "2se>":
                 return len(values) > 1 and bool(values.mean() - 2 * scipy.stats.sem(values) > self.value)
+        return self.p(found, values) < (NULL_LEVEL if self.kind == "null" else self.value)
 
     def p(self, found: Interval, values: np.ndarray, plain: bool = True) -> float:
         """Level at which the bar is met; plain: the estimate is a mean over agents (else by the interval's width)."""
-        if not found.n:
+        if not found.n or (self.kind == "2se>" and len(values) < 2):
             return 1.0
         match self.kind:
             case "null":
@@ -73,38 +84,21 @@ class Bar:
             case "rising" | "falling":
                 return stats.page(values if self.kind == "rising" else values[:, ::-1])
             case "within":
-                return max(
-                    Bar("above", self.value).p(found, values, plain), Bar("below", self.upper).p(found, values, plain)
-                )
-            case "more than 2 SE above":
-                if len(values) < 2:
-                    return 1.0
+                return max(Bar(k, x).p(found, values, plain) for k, x in ((">", self.value), ("<", self.upper)))
+            case "2se>":
                 return float(min(1.0, 2 * scipy.stats.norm.sf((values.mean() - self.value) / scipy.stats.sem(values))))
-        side = "below" if self.kind in ("below", "at most") else "above"
         if plain:
-            return stats.p_beyond(values, self.value, side)
+            return stats.p_beyond(values, self.value, "above" if self.kind == ">" else "below")
         error = (found.high - found.low) / (2 * scipy.stats.norm.ppf((1 + stats.LEVEL) / 2))
-        distance = (found.estimate - self.value) * (1 if side == "above" else -1)
+        distance = (found.estimate - self.value) * (1 if self.kind == ">" else -1)
         return float(min(1.0, 2 * scipy.stats.norm.sf(distance / error))) if error else float(distance <= 0)
 
     def text(self, name: str, raised_by: str = "") -> str:
         """The bar in words."""
-        value = _number(self.value)
-        match self.kind:
-            case "above":
-                return f"lower bound of {name} > " + (f"max({value}, {raised_by})" if raised_by else value)
-            case "below":
-                return f"upper bound of {name} < {value}"
-            case "at most":
-                return f"upper bound of {name} <= {value}"
-            case "null":
-                return f"{name} null within {value}"
-            case "within":
-                return f"interval of {name} within {value} to {_number(self.upper)}"
-            case "rising" | "falling":
-                return f"Page's trend of {name} {self.kind} at {value}"
-            case "more than 2 SE above":
-                return f"{name} more than 2 SE above {value}"
+        value, upper = _number(self.value), _number(self.upper)
+        return TEXT[self.kind].format(
+            name=name, value=f"max({value}, {raised_by})" if raised_by else value, upper=upper
+        )
 
 
 def _number(x: float) -> str:
@@ -140,22 +134,11 @@ class Measured:
     found: Interval
     supports: Bar | None
 
-    @property
-    def supported(self) -> bool:
-        return self.supports is None or self.supports.met(self.found, self.values)
+    def met(self, bar: Bar) -> bool:
+        return bar.met(self.found, self.values)
 
-    def p_for(self) -> float:
-        plain = self.criterion.statistic is None
-        return 0.0 if self.supports is None else self.supports.p(self.found, self.values, plain)
-
-    def p_against(self) -> float:
-        """Of the nearest bar that would contradict, corrected for their number."""
-        bars, plain = self.criterion.contradicts, self.criterion.statistic is None
-        return min(1.0, len(bars) * min(bar.p(self.found, self.values, plain) for bar in bars))
-
-    @property
-    def contradicted(self) -> bool:
-        return any(bar.met(self.found, self.values) for bar in self.criterion.contradicts)
+    def p(self, bar: Bar) -> float:
+        return bar.p(self.found, self.values, self.criterion.statistic is None)
 
 
 @dataclass(frozen=True)
@@ -236,17 +219,55 @@ class Prediction:
         """The verdict and its p-value: intersection-union for what must all hold, Bonferroni for what one may do."""
         counted = [m for m in measured if m.supports is not None]
         against = [m for m in measured if m.criterion.contradicts]
-        p_for, p_against = [m.p_for() for m in counted], [m.p_against() for m in against]
+        p_for = [m.p(m.supports) for m in counted]
+        bars = [(m, m.criterion.contradicts) for m in against]
+        p_against = [min(1.0, len(own) * min(map(m.p, own))) for m, own in bars]
         above = max(p_for) if self.support_by == "all" else min(1.0, min(p_for) * len(p_for))
-        if self.contradict_by == "all":
-            below = max(p_against, default=1.0)
-        else:
-            below = min(1.0, min(p_against, default=1.0) * len(p_against))
-        yes = (all if self.support_by == "all" else any)(m.supported for m in counted)
-        no = bool(against) and (any if self.contradict_by == "any" else all)(m.contradicted for m in against)
+        once = min(1.0, min(p_against, default=1.0) * len(p_against))
+        below = max(p_against, default=1.0) if self.contradict_by == "all" else once
+        yes = (all if self.support_by == "all" else any)(m.met(m.supports) for m in counted)
+        no = bool(against) and (any if self.contradict_by == "any" else all)(any(map(m.met, own)) for m, own in bars)
         if yes == no:  # neither, or a slope that is above zero and null at once
             return "inconclusive", min(above, below)
         return ("supported", above) if yes else ("contradicted", below)
+
+
+@cache
+def _written() -> dict[str, dict]:
+    return yaml.safe_load((Path(__file__).parent / "rules.yml").read_text())
+
+
+def rule(name: str, *values: Values | tuple, raised: Callable | None = None, **own) -> list[Prediction]:
+    """The predictions that `rules.yml` has under a name, one for each head (and axis), with what is measured.
+
+    values: of every criterion in its order, (values, statistic) where it is no mean; each takes the head's name, or axis
+    and exposure, first where there are several.  Without any the prediction is pending.  own: `agents`, `cases` and
+    `pooled`, likewise.
+    """
+    text, found = _written()[name], []
+    names, levels = tuple(text.get("over", {})), product(*text.get("over", {}).values())
+    said = {k: v for k, v in text.items() if k not in ("for", "over", "claim", "criteria", "raised_by", "head")}
+    for (head, spoken), level in product(text.get("for", {text.get("head"): ""}).items(), levels):
+        first = (head,) if "for" in text else level
+        bound = [(partial(f, *first), *statistic) for f, *statistic in map(np.atleast_1d, values)]
+        rows = zip(text["criteria"], bound or [()] * len(text["criteria"]), strict=True)
+        criteria = tuple(_criterion(row, own_values, raised, text.get("raised_by", "")) for row, own_values in rows)
+        bind = {k: partial(v, *(level if k == "agents" else first)) for k, v in own.items()}
+        parts = [
+            name,
+            *([head] if "for" in text else []),
+            *(f"p{x}" if k == "p" else x for k, x in zip(names, level, strict=True)),
+        ]
+        words = {k: x.replace("-", " ") for k, x in zip(names, level, strict=True)}
+        claim = text["claim"].format(head=spoken, **words)
+        found.append(Prediction("/".join(parts), claim, criteria=criteria, head=head, **(said | bind)))
+    return found
+
+
+def _criterion(row: list, values: tuple, raised: Callable | None, raised_by: str) -> Criterion:
+    name, supports, *contradicts = row
+    bar = Bar.read(supports) if supports else None
+    return Criterion(name, bar, tuple(map(Bar.read, contradicts)), *values, raised=raised, raised_by=raised_by)
 
 
 def verdicts(rows: Iterable[Prediction], results: Results | None) -> pd.DataFrame:
@@ -284,23 +305,18 @@ def decide(prediction: Prediction, results: Results | None) -> dict:
     confused = prediction.identity and not results.decodable(passed, prediction.family)
     gate = used >= metrics.PASSING * planned and not confused
     verdict, p = prediction.verdict(measured)
-    return row | {
-        **_interval(measured[0].found),
-        "n": used,
-        "gate_passed": gate,
-        "provisional": planned < prediction.planned,
-        "ungated": everyone[0].found.estimate if everyone else None,
-        "conditions": [_condition(m) for m in measured],
-        "p": p,
-        "note": _join(
-            "confusion: identity is not decodable" if confused else "",
-            f"gate: {used} of {planned} agents competent and complete" if used < metrics.PASSING * planned else "",
-            f"no value for agents {lost}" if lost else "",
-            f"fewer than {MINIMUM} agents" if used < MINIMUM else "",
-            "" if results.preregistered else "not as preregistered",
-        ),
-        "verdict": verdict if gate and used >= MINIMUM else "inconclusive",
-    }
+    row |= {**_interval(measured[0].found), "n": used, "gate_passed": gate, "p": p}
+    row |= {"provisional": planned < prediction.planned, "conditions": [_condition(m) for m in measured]}
+    row["ungated"] = everyone[0].found.estimate if everyone else None
+    row["verdict"] = verdict if gate and used >= MINIMUM else "inconclusive"
+    row["note"] = _join(
+        "confusion: identity is not decodable" if confused else "",
+        f"gate: {used} of {planned} agents competent and complete" if used < metrics.PASSING * planned else "",
+        f"no value for agents {lost}" if lost else "",
+        f"fewer than {MINIMUM} agents" if used < MINIMUM else "",
+        "" if results.preregistered else "not as preregistered",
+    )
+    return row
 
 
 def _measured(prediction: Prediction, results: Results) -> tuple[list[int], list[int], list[Measured], list[int]]:
@@ -334,27 +350,17 @@ def _decide_by_cases(prediction: Prediction, results: Results, row: dict) -> dic
     else:
         yes = all(r["verdict"] == "supported" for _, r in counted)
         verdict, p = "supported" if yes else "inconclusive", max(r["p"] for _, r in counted)
-    return row | {
-        **_interval(prediction.pooled(results, True)),
-        "n": len(competent),
-        "excluded": left_out,
-        "gate_passed": enough,
-        "provisional": any(r["provisional"] for _, r in counted),
-        "ungated": prediction.pooled(results, False).estimate,
-        "conditions": [{"name": case.claim, **_found(r)} for case, r in zip(cases, rows, strict=True)],
-        "p": p,
-        "note": _join(
-            "" if enough else f"{len(competent)} competent families, at least {prediction.at_least} wanted",
-            "" if results.preregistered else "not as preregistered",
-        ),
-        "verdict": verdict if enough else "inconclusive",
-    }
+    said = ("estimate", "ci_low", "ci_high", "n", "verdict", "note")
+    found = [{"name": c.claim, "bar": _bar(r), **{k: r[k] for k in said}} for c, r in zip(cases, rows, strict=True)]
+    row |= {**_interval(prediction.pooled(results, True)), "n": len(competent), "excluded": left_out, "p": p}
+    row |= {"gate_passed": enough, "provisional": any(r["provisional"] for _, r in counted), "conditions": found}
+    row |= {"ungated": prediction.pooled(results, False).estimate, "verdict": verdict if enough else "inconclusive"}
+    few = "" if enough else f"{len(competent)} competent families, at least {prediction.at_least} wanted"
+    return row | {"note": _join(few, "" if results.preregistered else "not as preregistered")}
 
 
-def _found(row: dict) -> dict:
-    """What was found about one case, in the form of a condition."""
-    bar = row["conditions"][0]["bar"] if row["conditions"] else None
-    return {"bar": bar, **{name: row[name] for name in ("estimate", "ci_low", "ci_high", "n", "verdict", "note")}}
+def _bar(row: dict) -> float | None:
+    return row["conditions"][0]["bar"] if row["conditions"] else None
 
 
 def _undecided(prediction: Prediction, results: Results | None) -> dict:
@@ -383,19 +389,7 @@ def _join(*notes: str) -> str:
 
 def as_json(table: pd.DataFrame) -> list[dict]:
     """Plain objects, numbers rounded to six digits, missing ones null."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [plain(v) for v in value]
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, float):
-            return None if math.isnan(value) else round(value, 6)
-        return value
-
-    return [{k: plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+    return json.loads(table.to_json(orient="records", double_precision=6))
 
 
 def rules(rows: Iterable[Prediction]) -> pd.DataFrame:
@@ -418,20 +412,13 @@ def summary(row: dict) -> str:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The verdict table as readers see it: rounded, and pending rows empty."""
-
-    def row(r: dict) -> dict:
-        live = r["verdict"] != "pending" and r["n"] > 0
-        return {
-            "id": r["id"],
-            "claim": r["claim"],
-            "estimate": f"{r['estimate']:z.2f}" if live else "",
-            "95% interval": f"{r['ci_low']:z.2f} to {r['ci_high']:z.2f}" if live else "",
-            "n": str(r["n"]) if live else "",
-            "verdict": r["verdict"] + (" (provisional)" if live and r["provisional"] else ""),
-            "note": r["note"],
-        }
-
-    return pd.DataFrame([row(r) for r in table.to_dict("records")]).set_index("id")
+    live = (table.verdict != "pending") & (table.n > 0)
+    number = lambda name: table[name].astype(float).map("{:z.2f}".format)  # noqa: E731
+    said = {"id": table.id, "claim": table.claim, "estimate": number("estimate").where(live, "")}
+    said["95% interval"] = (number("ci_low") + " to " + number("ci_high")).where(live, "")
+    said["n"] = table.n.astype(str).where(live, "")
+    said["verdict"] = table.verdict + np.where(live & table.provisional.eq(True), " (provisional)", "")
+    return pd.DataFrame({**said, "note": table.note}).set_index("id")
 
 
 def by_chapter(table: pd.DataFrame) -> pd.DataFrame:

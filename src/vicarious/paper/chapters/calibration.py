@@ -7,12 +7,12 @@ supported, every verdict carries a note.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from pydantic import Field
 from scipy.special import expit
 
@@ -20,16 +20,16 @@ from ... import metrics, stats
 from ...config import Stage
 from ...pipeline import STAGES, Output, Recipe, each
 from .. import studies
-from ..plots import COLOURS, Line, draw, over_similarity, similarity_axis, turned
+from ..plots import Line, draw, draw_similarity, over_similarity
 from ..results import FULL, Results, S
 from ..studies import KAPPAS, Sweep, similarity
-from ..verdicts import NULL, SWEEP, Bar, Criterion, Prediction, decide
+from ..verdicts import NULL, decide, rule
 from .continuity import JUMP, jump, lead
 
 SILENT = ("shuffled", "disjoint", "oracle")  # must be null at p = 1
 CELL = ["exposure", "kappa"]
 LOOKS = (0.0, 0.5)  # similarities at which planted couplings are read: the ends of s <= .5
-SPLIT_HALF, ICC, RECOVERY, R2 = 0.8, 0.75, 0.1, 0.95  # bars, of P7 too
+SPLIT_HALF, ICC = 0.8, 0.75  # bars of P7
 
 
 class Calibration(Sweep):
@@ -80,69 +80,31 @@ def _competent_throughout(e: Results, head: str) -> tuple[list[int], list[int]]:
     return sorted(passed.index[good]), sorted(passed.index[~good])
 
 
-def _competent(family: str) -> Callable[[Results, str], tuple[list[int], list[int]]]:
-    """Seeds of a control that pass its head's gate when taught, and the others: who knows nothing is silent too."""
-
-    def agents(e: Results, head: str) -> tuple[list[int], list[int]]:
-        g = e.gates[(e.gates.readout == head) & (e.gates.family == family) & (e.gates.exposure == FULL)]
-        return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
-
-    return agents
+def _competent(family: str, e: Results, head: str) -> tuple[list[int], list[int]]:
+    """Seeds of a control that pass its head's gate with all labels, and the others: who knows nothing is silent too."""
+    g = e.gates[(e.gates.readout == head) & (e.gates.family == family) & (e.gates.exposure == FULL)]
+    return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
 
 
-def _everyone(family: str) -> Callable[[Results, str], tuple[list[int], list[int]]]:
+def _everyone(family: str, e: Results, head: str) -> tuple[list[int], list[int]]:
     """All seeds of a control, which bypasses the gate."""
-
-    def agents(e: Results, head: str) -> tuple[list[int], list[int]]:
-        t = e.coefficients
-        return sorted(t[(t.family == family) & (t.exposure == FULL)].seed.unique()), []
-
-    return agents
+    t = e.coefficients
+    return sorted(t[(t.family == family) & (t.exposure == FULL)].seed.unique()), []
 
 
-def _planted(head: str, s: float) -> tuple[Criterion, Criterion]:
-    def values(e: Results, seeds: list[int]) -> np.ndarray:
-        return e.recovered(head, seeds, s)
-
-    low, high = 1 - RECOVERY, 1 + RECOVERY
-    off = (Bar("below", low), Bar("above", high))
-    return (
-        Criterion(f"the slope at s = {s:g}", Bar("within", low, high), off, values, slope),
-        Criterion(f"R2 at s = {s:g}", Bar("above", R2), (Bar("below", R2),), values, determination),
-    )
+def _planted(s: float, head: str, e: Results, seeds: list[int]) -> np.ndarray:
+    return e.recovered(head, seeds, s)
 
 
-def _silent(head: str, family: str, s: float) -> Criterion:
-    def values(e: Results, seeds: list[int]) -> np.ndarray:
-        return e.rho(head, seeds, family, s=s, exposure=FULL)
-
-    return Criterion(f"rho at s = {s:g}", Bar("null", NULL), (Bar("above", NULL), Bar("below", -NULL)), values)
+def _silent(family: str, s: float, head: str, e: Results, seeds: list[int]) -> np.ndarray:
+    return e.rho(head, seeds, family, s=s, exposure=FULL)
 
 
-CONDITIONS = [
-    Prediction(
-        f"planted/{head}",
-        f"A planted coupling comes back from the {head} head",
-        *("rho against planted kappa at p = 1, all agents together", "02-calibration"),
-        tuple(criterion for s in LOOKS for criterion in _planted(head, s)),
-        **{"head": head, "planned": SWEEP, "agents": _competent_throughout},
-    )
-    for head in metrics.KINDS
-] + [
-    Prediction(
-        f"{family}/{head}",
-        f"The {head} head is silent: {claim}",
-        *("rho at p = 1", "02-calibration", tuple(_silent(head, family, s) for s in LOOKS), head, family, SWEEP),
-        agents=_everyone(family) if family == "shuffled" else _competent(family),
-        identity=False,
-    )
-    for family, claim in zip(
-        SILENT,
-        ("rewards of another episode", "encoders that share nothing, told who is who", "the true state, marked"),
-        strict=True,
-    )
-    for head in metrics.KINDS
-]
+_recovered = [(partial(_planted, s), statistic) for s in LOOKS for statistic in (slope, determination)]
+CONDITIONS = rule("planted", *_recovered, agents=_competent_throughout)
+for _family in SILENT:
+    _who = partial(_everyone if _family == "shuffled" else _competent, _family)
+    CONDITIONS += rule(_family, *(partial(_silent, _family, s) for s in LOOKS), agents=_who)
 
 
 def conditions(results: Results | None) -> pd.DataFrame:
@@ -177,10 +139,7 @@ def reliability(scored: pd.DataFrame) -> pd.DataFrame:
     for readout, own in scored.groupby("readout"):
         halves = own[own.set == 0].pivot_table(index="seed", columns=[*CELL, "half"], values="rho")
         sets = own.groupby(["seed", *CELL, "set"]).rho.mean().unstack([*CELL, "set"])
-        for name, table, statistic in (
-            ("split-half", halves, split_half),
-            ("ICC(2,k)", sets.sort_index(axis=1), icc),
-        ):
+        for name, table, statistic in (("split-half", halves, split_half), ("ICC(2,k)", sets.sort_index(axis=1), icc)):
             k = table.columns.get_level_values(-1).nunique()
             x = table.sort_index(axis=1).to_numpy().reshape(len(table), -1, k)
             found = stats.interval_of(statistic, x)
@@ -323,59 +282,32 @@ STAGES["shapes"] = Recipe(each(lambda run, _: Output({"shapes": shapes(run)})), 
 
 def recovery(results: Results, seeds: dict[str, list[int]], kinds: tuple[str, ...]) -> pd.DataFrame:
     """Recovered against planted coupling: rows are heads, columns kinds; thin lines agents, a line per similarity."""
-    lines = []
-    for readout, kind in product(("reward", "value"), kinds):
-        panel = f"{readout} head, {kind}"
-        for s, shade, shift in zip(LOOKS, ("#8a3b12", "#f0a47d"), (-0.03, 0.03), strict=True):
-            x = results.recovered(readout, seeds[readout], s, kind)
-            lines.append(Line(f"s = {s:g}", x[0, :, 0] + shift, x[..., 1], shade, panel, agents=True))
+    found = {
+        at: results.recovered(at[0], seeds[at[0]], at[2], at[1]) for at in product(("reward", "value"), kinds, LOOKS)
+    }
+    lines = [
+        Line(f"s = {s:g}", x[0, :, 0] + 0.06 * s - 0.015, x[..., 1], f"{readout} head, {kind}", agents=True)
+        for (readout, kind, s), x in found.items()
+    ]
     identity = lambda ax: (ax.axline((0, 0), slope=1, color="0.8", zorder=0), ax.set_xlabel("planted kappa"))  # noqa: E731
     return draw(lines, "planted", axis=identity, columns=len(kinds), label="recovered rho", sharex=True, zero=False)
 
 
-def who_moved(identity: pd.DataFrame) -> pd.DataFrame:
-    """A reliability diagram of the probe for who moved; identity: from `codes.reliability`."""
-    own, lines = identity[identity.mover == "other"], []
-    for name, some in ("identical looks", own[own.similarity == 1]), ("all other looks", own[own.similarity < 1]):
-        weighted = some.assign(p=some.p_self * some.n_scenes, share=some.share_self * some.n_scenes)
-        at = weighted.groupby("bin")[["p", "share", "n_scenes"]].sum()
-        share, colour = (
-            (at.share / at.n_scenes).to_numpy(),
-            COLOURS["self" if name.startswith("identical") else "other"],
-        )
-        lines.append(Line(name, (at.p / at.n_scenes).to_numpy(), None, colour, style="", bounds=(share, share, share)))
-    diagonal = lambda ax: (ax.axline((0, 0), slope=1, color="0.8"), ax.set_xlabel("predicted probability of self"))  # noqa: E731
-    return draw(lines, "p_self", "share_self", diagonal, size=(4.4, 3.4), label="how often it was the self", zero=False)
-
-
 def confusion_curves(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """rho of each head against similarity, beside what confusion would explain; parts: head -> `confusion`."""
-    said = {"rho": ("rho", COLOURS["other"], "-"), "confused": ("what confusion explains", COLOURS["self"], "--")}
-    lines = [
-        over_similarity(table, value, name, colour, panel=f"{readout} head, p = 0", style=style)
-        for readout, table in parts.items()
-        for value, (name, colour, style) in said.items()
-    ]
-    return draw(lines, "similarity", "rho", similarity_axis(), turned)
+    said = {"rho": "rho", "confused": "what confusion explains"}
+    at = product(parts.items(), said.items())
+    return draw_similarity(over_similarity(t, value, name, f"{head} head, p = 0") for (head, t), (value, name) in at)
 
 
 def smallest_detectable(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Smallest detectable rho against the number of agents, one line per number of scenes, one panel a head."""
-    lines = []
-    for readout, table in tables.items():
-        counts = sorted(table.scenes.unique())
-        for m, colour in zip(counts, sns.color_palette("flare", len(counts)), strict=True):
-            own = table[table.scenes == m]
-            y = own.smallest.to_numpy()
-            lines.append(Line(f"{m} scenes", own.agents.to_numpy(), None, colour, f"{readout} head", bounds=(y, y, y)))
-
-    def axis(ax) -> None:
-        known = np.isfinite(ax.dataLim.height) and ax.dataLim.y0 > 0  # one agent has no variance
-        ax.set(xscale="log", yscale="log" if known else "linear", xlabel="agents")
-        ticks = sorted({int(n) for line in lines for n in line.x})
-        ax.set_xticks(ticks, [str(n) for n in ticks])
-        ax.minorticks_off()
-
-    return draw(
-        lines, "agents", "smallest", axis, columns=2, size=(4.2, 3.4), label="smallest detectable rho", zero=False
-    )
+    lines = [
+        Line(f"{m} scenes", own.agents.to_numpy(), own.smallest.to_numpy(), f"{readout} head")
+        for readout, table in tables.items()
+        for m, own in table.groupby("scenes")
+    ]
+    known = all(np.isfinite(line.y).all() for line in lines)  # one agent has no variance
+    axis = lambda ax: ax.set(xscale="log", yscale="log" if known else "linear", xlabel="agents")  # noqa: E731
+    how = {"label": "smallest detectable rho", "palette": "flare", "zero": False}
+    return draw(lines, "agents", "smallest", axis, columns=2, size=(4.2, 3.4), **how)

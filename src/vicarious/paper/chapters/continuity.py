@@ -7,6 +7,7 @@ Shapes: n agents, L levels of the dose, in ascending order and the same for all 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import ClassVar, Literal
@@ -22,14 +23,13 @@ from scipy.special import expit
 from ... import metrics
 from ...config import Stage
 from .. import studies
-from ..plots import COLOURS, NAMES, Line, by_family, draw, grid, over_similarity, plt, similarity_axis, turned
+from ..plots import COLOURS, NAMES, Line, draw, draw_similarity, grid, over_similarity, plt, turned, with_anchors
 from ..results import S_HIGH, Results
 from ..studies import Parameters
-from ..verdicts import MARGIN, Bar, Criterion, Prediction
-from .misgeneralisation import contrast
+from ..verdicts import rule
+from .misgeneralisation import animacy
 
 JUMP = 0.25  # bar of the largest jump, as a share of the range
-TREND = 0.01  # level of Page's test
 INTERPOLATIONS = ("axis", "whole")  # ways from the other's code to the self's
 PATHS = {"whole": "the whole code", "axis": "the self-other axis", "random": "random axes, as far"}
 ERASED = {"axis": "intact", "erased": "axis erased", "centred": "axis at its mean", "erased at random": "random ones"}
@@ -216,67 +216,25 @@ def _along(shape: Callable, worse: Callable) -> Callable[[Results, list[int]], n
     return lambda e, seeds: worse(*(shape(*e.moved("reward", seeds, path)) for path in INTERPOLATIONS))
 
 
-_clear = Bar("more than 2 SE above", 0)
-ROWS = (
-    Prediction(
-        "P3",
-        "The more similar the target, the more of it",
-        "Page's trend of rho over angle; rho(.9) - rho(0); patch along the self-other axis minus norm-matched random "
-        "axes",
-        "05-continuity",
-        (
-            Criterion("rho(.9) - rho(0)", Bar("above", MARGIN), (Bar("below", MARGIN),), _steep),
-            Criterion(
-                *("rho over levels of similarity", Bar("rising", TREND), (Bar("falling", TREND),), _curve),
-                _rank_correlation,
-            ),
-            Criterion("the patch contrast", Bar("above", 0), values=_patch_contrast),
-        ),
-        "reward",
-    ),
-    Prediction(
-        *("P3/conduct", "The more alike in conduct, the more of it", "animacy contrast of rho", "05-continuity"),
-        (Criterion("the animacy contrast", Bar("above", 0), (Bar("below", 0),), contrast("reward", mover="drifter")),),
-        "reward",
-    ),
-    Prediction(
+ROWS = [
+    *rule("P3", _steep, (_curve, _rank_correlation), _patch_contrast),
+    *rule("P3/conduct", partial(animacy, "reward")),
+    *rule(
         "P4",
-        "Empathy is a continuous spectrum",
-        "smooth curve in angle against the best step, leave-one-out, per agent; largest adjacent jump; likewise "
-        "along latent interpolation (the worse of axis and whole code, s = {s:g}); pixels' own score beside it",
-        "05-continuity",
-        (
-            Criterion("the smooth curve's lead", _clear, values=_smooth),
-            Criterion(
-                "the largest jump's share of the range",
-                Bar("below", JUMP),
-                values=lambda e, seeds: jump(_curve(e, seeds)),
-            ),
-            Criterion("the lead along latent interpolation", _clear, values=_along(lead, np.minimum)),
-            Criterion(
-                "the largest jump's share there", Bar("below", JUMP), values=_along(lambda x, y: jump(y), np.maximum)
-            ),
-            Criterion("the step's lead", None, (_clear,), lambda e, seeds: -_smooth(e, seeds)),
-        ),
-        "reward",
+        _smooth,
+        lambda e, seeds: jump(_curve(e, seeds)),
+        _along(lead, np.minimum),
+        _along(lambda x, y: jump(y), np.maximum),
+        lambda e, seeds: -_smooth(e, seeds),
     ),
-)
+]
 
 
 def spectrum(results: Results, readout: str, confused: float | None, mark: float) -> pd.DataFrame:
     """rho against similarity: every agent a thin line, self and drifter as anchors, controls grey."""
     t = results.pick("coefficients", readout=readout, kind="empathy", exposure=results.exposure, kappa=0.0)
-    own = t[t.family == "recurrent"]
-    lines = by_family(t[t.mover == "other"], "rho")
-    lines[-1] = over_similarity(
-        own[own.mover == "other"], "rho", "world model, other (thin: agents)", COLOURS["other"], agents=True
-    )
-    drifter = own[own.mover == "drifter"]
-    lines.append(over_similarity(drifter, "rho", "world model, drifter", COLOURS["drifter"], style=":"))
-    self_ = own[own.mover == "self"].rho.to_numpy()[:, None]
-    lines.append(Line("world model, self", np.ones(1), self_, COLOURS["self"]))
-    axis = similarity_axis(mark, confused)
-    return draw(lines, "similarity", "rho", axis, turned, size=(7.2, 4.8), legend="inside")
+    lines = [replace(line, agents=line.series == "world model") for line in with_anchors(t)]
+    return draw_similarity(lines, mark, confused=confused, size=(7.2, 4.8), inside=True)
 
 
 def surfaces(
@@ -288,12 +246,11 @@ def surfaces(
     """
     fig, axes = grid(len(panels), 3, (2.9, 2.9), sharex=True, sharey=True)
     own, parts = table[table.readout == readout], []
-    top = max(1.0, own.rho.abs().max())
+    how = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "shading": "nearest", "rasterized": True}
     for ax, (family, p) in zip(axes, panels, strict=True):
         some = own[(own.family == family) & np.isclose(own.exposure, p)]
         wide = some.pivot_table(index="purpose", columns="similarity", values="rho", observed=True)
         x = turned(wide.columns)
-        how = {"cmap": "RdBu_r", "vmin": -top, "vmax": top, "shading": "nearest", "rasterized": True}
         mesh = ax.pcolormesh(x, wide.index, wide, **how)
         if family == "recurrent" and confused is not None:
             edge = turned(confused) - np.diff(x).min() / 2
@@ -301,8 +258,7 @@ def surfaces(
         ax.set(xlim=(x.min() - 4.5, 4.5), ylim=(wide.index.min(), wide.index.max()))
         ax.set_xticks(turned([0, 0.59, 0.95]), ["0", "0.59", "0.95"])
         ax.set_title(f"{NAMES[family].removesuffix(' (control)')}, p = {p:g}", fontsize=10)
-        long = wide.reset_index().melt("purpose", value_name="rho")
-        parts.append(long.assign(panel=f"{family}, p = {p:g}"))
+        parts.append(wide.reset_index().melt("purpose", value_name="rho").assign(panel=ax.get_title()))
     fig.supylabel("purpose in the scene", fontsize=11)
     fig.supxlabel("similarity, s = cos(angle)", fontsize=11)
     fig.colorbar(mesh, ax=axes, label="rho", shrink=0.7)
@@ -311,31 +267,24 @@ def surfaces(
 
 def conduct(table: pd.DataFrame, readout: str, levels: list[float]) -> pd.DataFrame:
     """rho against purpose for every taste, one panel per similarity; table: of agents, as in `surfaces`."""
-    lines = []
+    t, lines = table[table.readout == readout], []
     for s in levels:
-        at = table[(table.readout == readout) & np.isclose(table.similarity, s, atol=1e-3)]
-        for taste, colour in zip(("shared", "opposite", "alien"), sns.color_palette("colorblind", 3), strict=True):
-            wide = at[at.taste == taste].pivot_table(index="seed", columns="purpose", values="rho", observed=True)
+        for taste, at in t[np.isclose(t.similarity, s, atol=1e-3)].groupby("taste", observed=True, sort=False):
+            wide = at.pivot_table(index="seed", columns="purpose", values="rho", observed=True)
             panel = f"{readout} head, s = {s:.2g}"
-            lines.append(Line(f"{taste} taste", wide.columns.to_numpy(float), wide.to_numpy(), colour, panel))
+            lines.append(Line(f"{taste} taste", wide.columns.to_numpy(float), wide.to_numpy(), panel))
     return draw(lines, "purpose", "rho", lambda ax: ax.set_xlabel("purpose in the scene"), sharey=False)
 
 
 def shape(table: pd.DataFrame, bar: float) -> pd.DataFrame:
     """Every agent's lead of the smooth curve and its largest jump; table: columns of, curve, lead and jump."""
     _, axes = grid(2, 2, (4.4, 3.3), sharey=True)
-    curves, names = list(dict.fromkeys(table.curve)), list(dict.fromkeys(table["of"]))
-    for ax, value, at in zip(axes, ("lead", "jump"), (0.0, bar), strict=True):
-        for (curve, name), own in table.groupby(["curve", "of"], sort=False):
-            spread = 0.2 * (np.arange(len(own)) * 0.618 % 1 - 0.5)  # golden section: even, and the same every time
-            y = -curves.index(curve) - 0.3 * (names.index(name) - (len(names) - 1) / 2) + spread
-            label = NAMES[name] if curve == curves[0] else None
-            ax.plot(own[value], y, "o", ms=3.5, alpha=0.7, color=COLOURS[name], label=label)
+    how = {"y": "curve", "hue": "of", "palette": COLOURS, "dodge": True, "jitter": False, "alpha": 0.6}
+    says = {"lead": "lead of the smooth curve (above 0: smooth)", "jump": "largest jump, as a share of the range"}
+    for ax, (value, label), at in zip(axes, says.items(), (0.0, bar), strict=True):
+        sns.stripplot(table, x=value, ax=ax, legend=value == "jump", **how)
         ax.axvline(at, color="0.6", lw=0.9, ls="--", zorder=0)
-    axes[0].set_yticks(-np.arange(len(curves)), curves)
-    axes[0].set_xlabel("lead of the smooth curve (above 0: smooth)")
-    axes[1].set_xlabel("largest jump, as a share of the range")
-    axes[1].legend(fontsize=9, loc="lower right")
+        ax.set(xlabel=label, ylabel="")
     return table[["of", "curve", "seed", "lead", "jump"]]
 
 
@@ -344,14 +293,11 @@ def moved(results: Results, readout: str, seeds: list[int], where: pd.DataFrame,
 
     where: from `places`, as similarity alone brings it about; reach [A]: the place that a patch by each alpha reaches.
     """
-    colours = {"whole": COLOURS["self"], "axis": COLOURS["other"], "random": COLOURS["pixels"]}
     left, right = "share alpha of the way to the self", "place on the axis (0: orthogonal other, 1: self)"
-    lines = [Line(PATHS[path], *results.moved(readout, seeds, path), colours[path], left) for path in PATHS]
-    patched = results.moved(readout, seeds, "axis")[1]
-    lines.append(Line(f"patched, s = {results.s:g}", reach, patched, colours["axis"], right))
-    mean = where.rho.to_numpy()
-    lines.append(Line("by similarity alone", where.place.to_numpy(), None, "0.35", right, "--", (mean, mean, mean)))
-    numbers = draw(lines, "x", "rho", columns=2, size=(4.6, 3.6), label=f"rho, {readout} head", legend="inside")
+    lines = [Line(name, *results.moved(readout, seeds, path), left) for path, name in PATHS.items()]
+    lines.append(Line(f"patched, s = {results.s:g}", reach, results.moved(readout, seeds, "axis")[1], right))
+    lines.append(Line("by similarity alone", where.place.to_numpy(), where.rho.to_numpy(), right, style=("0.35", "--")))
+    numbers = draw(lines, "x", columns=2, size=(4.6, 3.6), label=f"rho, {readout} head", inside=True)
     for row in where.iloc[::2].itertuples():
         note = {"textcoords": "offset points", "xytext": (5, -9), "fontsize": 8, "color": "0.35"}
         plt.gcf().axes[1].annotate(f"s = {row.similarity:.2g}", (row.place, row.rho), **note)
@@ -363,13 +309,10 @@ def erasure(table: pd.DataFrame, readout: str) -> pd.DataFrame:
 
     table: interventions of agents, with rho; intact codes are those of path `axis` at alpha 0.
     """
-    lines = []
-    for mover in ("other", "self"):
-        own = table[(table.readout == readout) & (table.mover == mover)]
-        looks = zip(ERASED, ("-", "--", "-.", ":"), (COLOURS[mover], "black", "0.3", "0.6"), strict=True)
-        for path, style, colour in looks:
-            at = own[(own.path == path) & (own.alpha == (0 if path == "axis" else 1))]
-            lines.append(over_similarity(at, "rho", ERASED[path], colour, panel=f"{mover} moves", style=style))
-    return draw(
-        lines, "similarity", "rho", similarity_axis(), turned, columns=2, size=(4.4, 3.4), label=f"rho, {readout} head"
-    )
+    own = table[(table.readout == readout) & (table.alpha == np.where(table.path == "axis", 0, 1))]
+    lines = [
+        over_similarity(own[(own.mover == mover) & (own.path == path)], "rho", name, f"{mover} moves")
+        for mover in ("other", "self")
+        for path, name in ERASED.items()
+    ]
+    return draw_similarity(lines, columns=2, size=(4.4, 3.4), label=f"rho, {readout} head")

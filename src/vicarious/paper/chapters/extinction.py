@@ -9,17 +9,17 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.axes import Axes
 from pydantic import Field
 
 from ... import metrics, stats
 from ...config import Stage
 from .. import studies
-from ..plots import COLOURS, Line, draw, exposure_colours, similarity_axis, training_axis, turned
+from ..plots import COLOURS, AxisOf, Line, draw, similarity_axis, training_axis, turned
 from ..results import FULL, Results
 from ..results import rho as ask_rho
 from ..studies import Parameters, Sweep, similarity
-from ..verdicts import NULL, SWEEP, Bar, Criterion, Prediction
+from ..verdicts import NULL, rule
 from .stimuli import HALF, at_place, place
 
 USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
@@ -57,21 +57,14 @@ class Leakage(Parameters):
 
 
 def after(
-    e: Results,
-    seeds: list[int],
-    exposure: float,
-    s: float | None = None,
-    readout: str = "reward",
-    kind: str = "empathy",
-    withheld: str = "nothing",
-    until: float = 1.0,
-    mover: str = "other",
-    **where,
+    e: Results, seeds: list[int], exposure: float, s: float | None = None, readout: str = "reward", **where
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Updates [U] since a converged head was given an exposure, and coefficients [n, U]; of scenes with the mover
-    on one side of the glass or on both."""
-    at = {"readout": readout, "kind": kind, "mover": mover, "withheld": withheld, "until": until, **where}
-    return e.ask("extinction", seeds, s, "update", exposure=exposure, **at)
+    """Updates [U] since a converged head was given an exposure, and coefficients [n, U].
+
+    where: kind, mover, withheld and until, unless as usual, and the side of the glass on which the mover was.
+    """
+    usual = {"kind": "empathy", "mover": "other", "withheld": "nothing", "until": 1.0}
+    return e.ask("extinction", seeds, s, "update", exposure=exposure, readout=readout, **(usual | where))
 
 
 def fine_tuned(e: Results, readout: str = "reward") -> list[int]:
@@ -193,151 +186,89 @@ def _left(e: Results, seeds: list[int]) -> np.ndarray:
     return after(e, seeds, 1.0)[1][:, -1]
 
 
-_little = (Bar("above", NULL), (Bar("below", NULL),))
-ROWS = (
-    Prediction(
-        *("A", "Others' deduced values are reused and leak into one's own"),
-        *("residue after decoupling, or value on the alien taste", "10-leakage"),
-        (Criterion("the residue", *_little, residue), Criterion("the value on the alien taste", *_little, taste)),
-        "value",
-        agents=both_competent,
-        planned=SWEEP,
-        support_by="any",
-        contradict_by="all",
-    ),
-    Prediction(
-        *("B", "(objection) Labelled experience extinguishes it"),
-        "rho of heads converged at p = 0, switched to p = 1, ten times past convergence; half-life against p and s "
-        "reported",
-        "09-extinction",
-        (Criterion("rho", Bar("null", NULL), (Bar("above", NULL),), _left),),
-        "reward",
-        agents=competent,
-        also="cell not confusion",
-    ),
-    Prediction(
-        *(
-            "F2",
-            "It sways decisions: a planner on V forgoes own reward for the other's",
-            "price paid in own reward",
-            "sway",
-        ),
-        (Criterion("the price", Bar("above", 0), (Bar("at most", 0),)),),
-        "value",
-    ),
-)
+ROWS = [*rule("A", residue, taste, agents=both_competent), *rule("B", _left, agents=competent)]
 
 
 def extinction(
     results: Results, seeds: list[int], levels: tuple[float, ...], exposures: tuple[float, ...], readout: str = "reward"
 ) -> pd.DataFrame:
     """rho after labels begin, against updates, a panel a similarity."""
-    colours, lines = exposure_colours(exposures), []
-    for s in levels:
-        for p in exposures:
-            x, y = after(results, seeds, p, s, readout)
-            lines.append(Line(f"p = {p:g}", x, y, colours[p], f"s = {s:g}"))
-    last = max(line.x[-1] for line in lines)
-    return draw(lines, "update", axis=_with_null(training_axis(last)), label=f"rho, {readout} head", sharey=False)
+    at = [(s, p, after(results, seeds, p, s, readout)) for s in levels for p in exposures]
+    lines = [Line(f"p = {p:g}", *curve, f"s = {s:g}") for s, p, curve in at]
+    axis = _with_null(training_axis(max(line.x[-1] for line in lines)))
+    return draw(lines, "update", axis=axis, label=f"rho, {readout} head", palette="flare", sharey=False)
 
 
-def by_labels(
-    results: Results, seeds: list[int], levels: tuple[float, ...], exposures: tuple[float, ...]
-) -> pd.DataFrame:
-    """rho after labels begin, against labelled eventful episodes, a panel a similarity."""
-    colours, lines = exposure_colours(exposures), []
-    for s in levels:
-        for p in (p for p in exposures if p > 0):
-            y = after(results, seeds, p, s)[1]
-            lines.append(Line(f"p = {p:g}", labelled(results, p, seeds)[0], y, colours[p], f"s = {s:g}"))
-    axis = training_axis(max(line.x[-1] for line in lines), "labelled eventful episodes")
-    return draw(lines, "episodes", axis=_with_null(axis), label="rho, reward head", sharey=False)
-
-
-def _with_null(axis):
+def _with_null(axis: AxisOf) -> AxisOf:
     """The axis, and what counts as nothing."""
     return lambda ax: (axis(ax), ax.axhspan(-NULL, NULL, color="0.95", zorder=0))
 
 
 def half_lives(table: pd.DataFrame) -> pd.DataFrame:
     """Half-lives against p by similarity; table: exposure, similarity, unit, estimate, low, high."""
-    lines = []
-    for unit, own in table.groupby("unit", sort=False):
-        levels = sorted(own.similarity.unique())
-        for s, colour in zip(levels, sns.color_palette("crest", len(levels)), strict=True):
-            some = own[(own.similarity == s) & np.isfinite(own.estimate)]
-            high = np.where(np.isfinite(some.high), some.high, some.estimate * 3)
-            bounds = (some.estimate.to_numpy(), some.low.to_numpy(), high)
-            lines.append(Line(f"s = {s:g}", some.exposure.to_numpy(), None, colour, unit, bounds=bounds, bars=True))
-    ticks = sorted(table.exposure.unique())
-
-    def axis(ax) -> None:
-        ax.set(xscale="log", yscale="log", xlabel="exposure p")
-        ax.set_xticks(ticks, [f"{p:g}" for p in ticks])
-        ax.minorticks_off()
-
-    how = {"columns": 2, "size": (4.4, 3.4), "label": "half-life", "sharey": False, "zero": False}
-    return draw(lines, "exposure", "half-life", axis, **how)
+    own = table[np.isfinite(table.estimate)].assign(high=table.high.where(np.isfinite(table.high), 3 * table.estimate))
+    lines = [
+        Line(f"s = {s:g}", t.exposure.to_numpy(), (t.estimate, t.low, t.high), unit, bounds=True)
+        for (unit, s), t in own.groupby(["unit", "similarity"], sort=False)
+    ]
+    axis = lambda ax: ax.set(xscale="log", yscale="log", xlabel="exposure p")  # noqa: E731
+    how = {"label": "half-life", "palette": "crest", "bars": True, "sharey": False, "zero": False}
+    return draw(lines, "exposure", "half-life", axis, columns=2, size=(4.4, 3.4), **how)
 
 
 def remains(results: Results, seeds: list[int], exposures: tuple[float, ...]) -> pd.DataFrame:
     """rho against similarity before any label and at the end of each exposure."""
-    colours, t = exposure_colours(exposures), results.table("extinction")
+    t = results.table("extinction")
     levels = np.array(sorted(t[t.mover == "other"].similarity.unique()))
     at = lambda p, i: np.stack([after(results, seeds, p, s)[1][:, i] for s in levels], 1)  # noqa: E731
-    lines = [Line("before", levels, at(1.0, 0), COLOURS["other"], style="--")]
-    lines += [Line(f"p = {p:g}, at the end", levels, at(p, -1), colours[p]) for p in exposures]
+    lines = [Line("before", levels, at(1.0, 0), style=(COLOURS["other"], "--"))]
+    lines += [Line(f"p = {p:g}, at the end", levels, at(p, -1)) for p in exposures]
     axis = _with_null(similarity_axis(results.s))
-    return draw(lines, "similarity", "rho", axis, turned, size=(7.0, 4.0), label="rho, reward head", legend="inside")
+    how = {"label": "rho, reward head", "palette": "flare", "inside": True}
+    return draw(lines, "similarity", "rho", axis, turned, size=(7.0, 4.0), **how)
 
 
 def withheld(lines: list[Line], shaded: dict[str, tuple[float, float]]) -> pd.DataFrame:
     """rho against similarity after as many updates, by who had labels; shaded: panel -> similarities that had none."""
 
-    def axis(ax) -> None:
+    def axis(ax: Axes) -> None:
         similarity_axis(small=True)(ax)
         if ax.get_title() in shaded:
             ax.axvspan(*turned(shaded[ax.get_title()]), color="#f3e3c3", zorder=0)
 
-    how = {"columns": 4, "size": (3.3, 3.3), "label": "rho, reward head", "legend": "inside"}
+    how = {"columns": 4, "size": (3.3, 3.3), "label": "rho, reward head", "inside": True}
     return draw(lines, "similarity", "rho", axis, turned, **how)
 
 
 def paused(results: Results, seeds: list[int], levels: tuple[float, ...]) -> pd.DataFrame:
     """rho while labels are given, and after they stop."""
-    lines = []
+    last = after(results, seeds, 1.0, until=0.5)[0][-1]
+    lines = [Line("labels, then none", *after(results, seeds, 1.0, s, until=0.5), f"s = {s:g}") for s in levels]
     for s in levels:
-        x, y = after(results, seeds, 1.0, s, until=0.5)
-        lines.append(Line("labels of everything, then none", x, y, COLOURS["other"], f"s = {s:g}"))
-        x0, y0 = after(results, seeds, 0.0, s)
-        kept = x0 <= x[-1]
-        lines.append(Line("never a label", x0[kept], y0[:, kept], exposure_colours((0.0,))[0.0], f"s = {s:g}"))
-
-    def axis(ax) -> None:
-        ax.axvspan(x[-1] / 2, x[-1], color="0.93", zorder=0)
-        ax.set_xlabel("updates")
-
+        x, y = after(results, seeds, 0.0, s)
+        lines.append(Line("never a label", x[x <= last], y[:, x <= last], f"s = {s:g}"))
+    axis = lambda ax: (ax.axvspan(last / 2, last, color="0.93", zorder=0), ax.set_xlabel("updates"))  # noqa: E731
     return draw(lines, "update", axis=axis, columns=2, size=(4.2, 3.2), label="rho, reward head", sharey=False)
 
 
 def decoupled(results: Results, seeds: list[int], levels: tuple[float, ...], **dials) -> pd.DataFrame:
-    """rho of the value function since all coupling ceased, and of one that never was coupled; columns are similarities.
-
-    dials: as of `course`.
-    """
-    lines = []
-    for s in levels:
-        for kappa, colour, name in ((1.0, "labelled", "coupled before"), (0.0, "pixels", "never coupled")):
-            lines.append(Line(name, *course(results, seeds, kappa, s, **dials), COLOURS[colour], f"s = {s:g}"))
+    """rho of the value function since all coupling ceased, and of one that never was coupled; dials: as of `course`."""
+    named = {1.0: "coupled before", 0.0: "never coupled"}
+    lines = [
+        Line(name, *course(results, seeds, kappa, s, **dials), f"s = {s:g}")
+        for s in levels
+        for kappa, name in named.items()
+    ]
     return draw(lines, "update", axis=training_axis(lines[0].x[-1], "updates since"), label="rho, value function")
 
 
 def tastes(panels: dict[str, dict[str, np.ndarray]], valences: list[float]) -> pd.DataFrame:
     """Value of what is near by what it is worth to the self: panel -> world -> [n, K], pale lines agents."""
-    lines = []
-    for title, worlds in panels.items():
-        for shift, (name, y) in zip((-0.04, 0.04), worlds.items(), strict=True):
-            colour = COLOURS["labelled"] if shift > 0 else COLOURS["pixels"]
-            lines.append(Line(name, np.array(valences) + shift, y, colour, title, agents=True, bars=True))
+    at = zip((-0.04, 0.04), (worlds for worlds in zip(*(p.items() for p in panels.values()), strict=True)), strict=True)
+    lines = [
+        Line(name, np.array(valences) + shift, y, title, agents=True)
+        for shift, worlds in at
+        for title, (name, y) in zip(panels, worlds, strict=True)
+    ]
     axis = lambda ax: (ax.set_xticks(valences, [f"{v:g}" for v in valences]), ax.set_xlabel("worth to the self"))  # noqa: E731
-    return draw(lines, "worth", axis=axis, columns=2, size=(4.4, 3.5), label="value near less far, over the true slope")
+    return draw(lines, "worth", axis=axis, columns=2, size=(4.4, 3.5), label="near less far, over the slope", bars=True)

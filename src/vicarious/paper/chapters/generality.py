@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 import scipy.stats
-import seaborn as sns
 from pydantic import Field
 
 from ... import metrics, stats
@@ -18,14 +17,14 @@ from ...config import Stage
 from ...metrics import CONTROLS
 from ...stats import Interval
 from .. import studies
-from ..plots import COLOURS, Line, draw, grid, over_similarity, similarity_axis, turned
+from ..plots import COLOURS, Line, draw, draw_similarity, grid, over_similarity
 from ..results import Results, rho
 from ..studies import Sweep, similarity
-from ..verdicts import FAMILIES as FAMILIES_PLANNED
-from ..verdicts import Prediction
-from .misgeneralisation import beyond_inputs, empathy
+from ..verdicts import FAMILIES as PLANNED
+from ..verdicts import Prediction, rule
+from .misgeneralisation import excess, looks_contrast
+from .misgeneralisation import rho_of as rho_at
 
-WHENEVER = 6  # competent families that "whenever" takes at least
 VIEWED = ("allocentric", "left", "centred")
 FAMILIES = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
 EVERY = (*FAMILIES, *CONTROLS, "end_to_end")
@@ -79,21 +78,13 @@ def summary(e: Results, readout: str) -> pd.DataFrame:
         seeds = sorted(passed + failed)
         own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
         r2 = e.pick("measures", measure="reward_r2", family=family, exposure=e.exposure)
-        rows.append(
-            {
-                "family": family,
-                "agents": len(seeds),
-                "competent": len(passed),
-                "own slope": own.mean(),
-                "own R2": r2.value.mean(),
-                "AUC who moved": _mean(e.measure("auc", seeds, family)),
-                "rho": at.mean(),
-                "animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean(),
-                "excess over inputs": e.excess(readout, seeds, at).mean(0).min(),
-                "imagined own slope": _mean(e.foreseen(readout, passed, family, "self", 1.0)),
-                "imagined rho": _mean(e.foreseen(readout, split_by_gate("imagined", family, e, readout)[0], family)),
-            }
-        )
+        able = split_by_gate("imagined", family, e, readout)[0]
+        row = {"family": family, "agents": len(seeds), "competent": len(passed), "own slope": own.mean()}
+        row |= {"own R2": r2.value.mean(), "AUC who moved": _mean(e.measure("auc", seeds, family)), "rho": at.mean()}
+        row |= {"animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean()}
+        row |= {"excess over inputs": e.excess(readout, seeds, at).mean(0).min()}
+        row |= {"imagined own slope": _mean(e.foreseen(readout, passed, family, "self", 1.0))}
+        rows.append(row | {"imagined rho": _mean(e.foreseen(readout, able, family))})
     return pd.DataFrame(rows).set_index("family")
 
 
@@ -111,15 +102,10 @@ def views(e: Results, readout: str) -> pd.DataFrame:
         seeds = sorted(set.intersection(*({*passed, *failed} for passed, failed in own.values())))
         for view, (passed, _) in own.items():
             found = stats.interval(e.rho(readout, seeds, family, view=view))
-            rows.append(
-                {
-                    **{"family": family, "view": view, "agents": len(seeds)},
-                    "competent": len(set(seeds) & set(passed)),
-                    "own slope": e.rho(readout, seeds, family, "self", 1.0, view=view).mean(),
-                    "AUC who moved": _mean(e.measure("auc", seeds, family, view=view)),
-                    **{"estimate": found.estimate, "low": found.low, "high": found.high},
-                }
-            )
+            row = {"family": family, "view": view, "agents": len(seeds), "competent": len(set(seeds) & set(passed))}
+            row |= {"own slope": e.rho(readout, seeds, family, "self", 1.0, view=view).mean()}
+            row |= {"AUC who moved": _mean(e.measure("auc", seeds, family, view=view))}
+            rows.append(row | {"estimate": found.estimate, "low": found.low, "high": found.high})
     return pd.DataFrame(rows)
 
 
@@ -178,6 +164,10 @@ def pooled(e: Results, readout: str, beyond: bool = False, gated: bool = True) -
     return stats.prediction_interval(np.array(effects), np.array(variances))
 
 
+def _pooled(beyond: bool, head: str, e: Results, gated: bool) -> Interval:
+    return pooled(e, head, beyond, gated)
+
+
 def properties(e: Results, readout: str) -> pd.DataFrame:
     """Per family, means over competent agents: rho and the `PROPERTIES` of its codes.  Exploratory."""
     rows = []
@@ -233,37 +223,22 @@ def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) 
 
 def _case(part: str, head: str, family: str, mode: str) -> Prediction:
     """P2 read in one family, of contacts that it observes or imagines."""
-    at = lambda e, seeds, **where: rho_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
-    own = {
-        "rho": at,
-        "the looks contrast": lambda e, seeds: at(e, seeds) - at(e, seeds, s=0.0),
-        "the excess over inputs": lambda e, seeds: e.excess(head, seeds, at(e, seeds)),
-    }
-    rule = {"a": empathy, "b": beyond_inputs}[part](head)
-    return Prediction(
-        *(f"P6{part}/{head}/{family}/{mode}", f"{family} {mode}", "", "07-generality"),
-        tuple(replace(c, values=own[c.name]) for c in rule),
-        *(head, family, FAMILIES_PLANNED),
-        agents=partial(split_by_gate, mode, family),
-    )
+    at = lambda head, e, seeds, **where: rho_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
+    looks = lambda head, e, seeds: at(head, e, seeds) - at(head, e, seeds, s=0.0)  # noqa: E731
+    beyond = lambda head, e, seeds: e.excess(head, seeds, at(head, e, seeds))  # noqa: E731
+    like = {"a": lambda: rule("P2a", at, looks), "b": lambda: rule("P2b", beyond)}[part]()
+    own = {"id": f"P6{part}/{head}/{family}/{mode}", "claim": f"{family} {mode}", "family": family, "planned": PLANNED}
+    return replace(next(r for r in like if r.head == head), **own, agents=partial(split_by_gate, mode, family))
 
 
-def _rule(part: str, head: str) -> Prediction:
-    return Prediction(
-        f"P6{part}/{head}",
-        f"It appears whenever a learnt {head} head reads a general unsupervised latent",
-        f"P2{part} in every competent family, observed and imagined; where one more would lie (random effects)",
-        "07-generality",
-        {"a": empathy, "b": beyond_inputs}[part](head),
-        *(head, "all", FAMILIES_PLANNED),
-        every="competent family (at least six), observed and imagined",
-        cases=lambda e: [_case(part, head, family, mode) for family, mode in present(e)],
-        pooled=lambda e, gated: pooled(e, head, part == "b", gated),
-        at_least=WHENEVER,
-    )
+def _cases(part: str, head: str, e: Results) -> list[Prediction]:
+    return [_case(part, head, family, mode) for family, mode in present(e)]
 
 
-ROWS = tuple(_rule(part, head) for part in ("a", "b") for head in ("reward", "value"))
+ROWS = [
+    *rule("P6a", rho_at, looks_contrast, cases=partial(_cases, "a"), pooled=partial(_pooled, False)),
+    *rule("P6b", excess, cases=partial(_cases, "b"), pooled=partial(_pooled, True)),
+]
 
 
 def families(rows: pd.DataFrame, bars: dict[str, float]) -> pd.DataFrame:
@@ -293,15 +268,13 @@ def families(rows: pd.DataFrame, bars: dict[str, float]) -> pd.DataFrame:
 
 def by_view(rows: pd.DataFrame) -> pd.DataFrame:
     """Coefficients by view of the world, a line a family: rows of `views`."""
-    names = list(dict.fromkeys(rows.family))
-    lines = []
-    for i, (family, own) in enumerate(rows.groupby("family", sort=False)):
-        x, colour = np.arange(len(own)) + 0.06 * (i - (len(names) - 1) / 2), sns.color_palette("crest", len(names))[i]
-        bounds = tuple(own[name].to_numpy() for name in ("estimate", "low", "high"))
-        lines.append(Line(family, x, None, colour, bounds=bounds, bars=True))
-    seen = list(dict.fromkeys(rows["view"]))
+    seen, groups = list(dict.fromkeys(rows["view"])), list(rows.groupby("family", sort=False))
+    lines = [
+        Line(family, np.arange(len(own)) + 0.06 * (i - 1), (own.estimate, own.low, own.high), bounds=True)
+        for i, (family, own) in enumerate(groups)
+    ]
     axis = lambda ax: (ax.set_xticks(np.arange(len(seen)), seen), ax.set_xlabel("view of the world"))  # noqa: E731
-    draw(lines, "view", "rho", axis, size=(6.4, 3.6), label="rho", legend="inside")
+    draw(lines, "view", "rho", axis, size=(6.4, 3.6), label="rho", inside=True, bars=True)
     return rows[["family", "view", "estimate", "low", "high"]]
 
 
@@ -309,44 +282,31 @@ def spectra(results: Results, readout: str, names: list[str], mark: float) -> pd
     """rho against similarity, a panel a family with the pixel control dashed: other in colour, drifter green."""
     t = results.pick("coefficients", readout=readout, kind="empathy", exposure=results.exposure, kappa=0.0)
     pixels = t[(t.family == "pixels") & (t.mover == "other")]
-    lines = []
-    for family in names:
-        own = t[t.family == family]
-        lines += [
-            over_similarity(pixels, "rho", "other, heads on pixels", COLOURS["pixels"], panel=family, style="--"),
-            *_other_and_drifter(own, family),
-        ]
-    axis = similarity_axis(mark, small=True)
-    return draw(lines, "similarity", "rho", axis, turned, label=f"rho, {readout} head", sharex=True)
+    lines = [over_similarity(pixels, "rho", "other, heads on pixels", family) for family in names]
+    lines += [line for family in names for line in _other_and_drifter(t[t.family == family], family)]
+    return draw_similarity(lines, mark, small=True, label=f"rho, {readout} head", sharex=True)
 
 
 def _other_and_drifter(own: pd.DataFrame, panel: str) -> list[Line]:
-    parts = (("drifter", COLOURS["drifter"], ":"), ("other", COLOURS["other"], "-"))
-    there = [(m, c, style, own[own.mover == m]) for m, c, style in parts]
-    return [
-        over_similarity(rows, "rho", m, c, panel=panel, style=style)
-        for m, c, style, rows in there
-        if rows.rho.notna().any()
-    ]
+    there = {mover: own[own.mover == mover] for mover in ("drifter", "other")}
+    return [over_similarity(t, "rho", mover, panel) for mover, t in there.items() if t.rho.notna().any()]
 
 
 def external(
     table: pd.DataFrame, results: Results, panels: dict[str, tuple[str, int, float]], mark: float
 ) -> pd.DataFrame:
-    """rho against similarity of agents without a world model: other in colour, drifter green, ours dashed in grey.
+    """rho against similarity of agents without a world model: other in colour, drifter green, ours beside them.
 
     table: as `interop.sb3.measure` has it; panels: title -> family, whether its worlds were eventful, and the exposure
     of our own value functions there.
     """
     t, lines = table[table.kind == "empathy"], []
+    at = {"family": "recurrent", "readout": "value", "kind": "empathy", "mover": "other", "kappa": 0.0}
     for title, (family, eventful, exposure) in panels.items():
-        at = {"family": "recurrent", "readout": "value", "kind": "empathy", "mover": "other", "kappa": 0.0}
         ours = results.pick("coefficients", exposure=exposure, **at)
-        name = "other, value function on a world model"
-        lines.append(over_similarity(ours, "rho", name, COLOURS["pixels"], panel=title, style="--"))
+        lines.append(over_similarity(ours, "rho", "other, value function on a world model", title))
         lines += _other_and_drifter(t[(t.family == family) & (t.eventful == eventful)], title)
-    axis = similarity_axis(mark)
-    return draw(lines, "similarity", "rho", axis, turned, columns=2, size=(3.7, 2.9), label="rho, value", sharex=True)
+    return draw_similarity(lines, mark, columns=2, size=(3.7, 2.9), label="rho, value", sharex=True)
 
 
 def by_property(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:

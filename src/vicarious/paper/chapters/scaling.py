@@ -12,17 +12,15 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from pydantic import Field, create_model
 
 from ... import metrics, stats
 from ...config import Stage
 from .. import studies
-from ..plots import COLOURS, AxisOf, Line, draw
+from ..plots import Line, draw
 from ..results import Results, rho
 from ..studies import AXES, Parameters, similarity
-from ..verdicts import SWEEP, Bar, Criterion, Prediction
+from ..verdicts import rule
 
 COMPETENT = 0.9  # own-reward R2 at which capacities are compared
 SCALING_NULL = 0.02  # per decade
@@ -32,8 +30,7 @@ AGENT = ["seed", "family", "exposure", *SIZES]
 OUTCOMES = ("reached", "matched", "own", "final", "r2")
 LEVELS = 3  # that a slope takes
 SWEPT, KIN = "recurrent", "reference"  # families of the sweep, and the reference agents beside it
-EXPOSED = {0.0: COLOURS["other"], 0.1: COLOURS["labelled"]}
-PANEL = (3.7, 2.9)
+PANELS = {"columns": 2, "size": (3.7, 2.9), "inside": True, "palette": "viridis_r"}
 
 
 class _Scaling(Parameters):
@@ -156,16 +153,9 @@ def along(
     rows = selected(table, axis, exposure, family)
     seeds = everyone(rows) if seeds is None else seeds
     wide = {name: rows.pivot(index="seed", columns="level", values=name).reindex(seeds) for name in OUTCOMES}
-    levels = wide["matched"].columns.to_numpy()
-    reached = wide["reached"].to_numpy()
+    levels, found = wide["matched"].columns.to_numpy(), {name: t.to_numpy() for name, t in wide.items()}
     auc = [_auc(e, rows[rows["level"] == level]) if family == SWEPT else np.nan for level in levels]
-    return Along(
-        levels,
-        *(wide[name].to_numpy() for name in ("matched", "final", "own", "r2")),
-        reached,
-        np.isfinite(reached).mean(0),
-        np.array(auc),
-    )
+    return Along(levels, **found, share=np.isfinite(found["reached"]).mean(0), auc=np.array(auc))
 
 
 def everyone(rows: pd.DataFrame) -> list[int]:
@@ -203,14 +193,14 @@ def per_decade(levels: np.ndarray, y: np.ndarray, degree: int = 1) -> np.ndarray
     return fits
 
 
-def slopes(e: Results, axis: str, exposure: float, seeds: list[int]) -> np.ndarray:
+def slopes(axis: str, exposure: str | float, e: Results, seeds: list[int]) -> np.ndarray:
     """Slope [n] of rho per decade of capacity at matched competence, from the levels that count."""
-    return along(e, outcomes(e), axis, exposure, seeds=seeds).slope()
+    return along(e, outcomes(e), axis, float(exposure), seeds=seeds).slope()
 
 
-def measurable(e: Results, axis: str, exposure: float) -> tuple[list[int], list[int]]:
+def measurable(axis: str, exposure: str | float, e: Results, head: str = "") -> tuple[list[int], list[int]]:
     """Seeds whose slope can be read, and those with too few competent levels."""
-    table = outcomes(e)
+    table, exposure = outcomes(e), float(exposure)
     seeds = everyone(selected(table, axis, exposure))
     has = np.isfinite(along(e, table, axis, exposure, seeds=seeds).slope())
     return [s for s, ok in zip(seeds, has, strict=True) if ok], [s for s, ok in zip(seeds, has, strict=True) if not ok]
@@ -248,61 +238,24 @@ def extrapolated(levels: np.ndarray, y: np.ndarray, at: np.ndarray, degree: int 
     return [stats.interval(np.array([np.polyval(fit, np.log10(x)) for fit in fits])) for x in at]
 
 
-def _rule(axis: str, p: float) -> Prediction:
-    """P5: the slope of rho per decade of one axis of capacity, at matched competence."""
-    short = f"{p:g}".replace("0.", ".", 1)
-    bars = (Bar("above", 0), (Bar("below", 0), Bar("null", SCALING_NULL)))
-    return Prediction(
-        f"P5/{axis}/p{short}",
-        f"It scales with capacity ({axis.replace('-', ' ')}, p = {short})",
-        *("mixed-model slope of rho per decade at matched competence", "06-scaling"),
-        (Criterion("the slope", *bars, lambda e, seeds: slopes(e, axis, p, seeds)),),
-        **{"head": "reward", "planned": SWEEP, "agents": lambda e, head: measurable(e, axis, p)},
-        identity=False,  # probed at every level by itself
-    )
+ROWS = rule("P5", slopes, agents=measurable)
 
 
-ROWS = tuple(_rule(axis, p) for axis in RULED for p in (0.0, 0.1))
-
-
-def _capacity(levels: Sequence[int], axis: str) -> AxisOf:
-    """A logarithmic axis of capacity with its own levels as ticks."""
-
-    def lay_out(ax: Axes) -> None:
-        ax.set_xscale("log")
-        some = levels if len(levels) < 7 else levels[:: 2 if len(levels) < 12 else 3]
-        ax.set_xticks(some, [f"{n:g}" if n < 10000 else f"{n / 1000:.0f}k" for n in some])
-        ax.minorticks_off()
-        ax.set_xlabel(AXES[axis].label)
-
-    return lay_out
-
-
-def _by_level(table: pd.DataFrame, axes: Sequence[str], exposure: float) -> Iterator[tuple[str, int, tuple, pd.Series]]:
-    """(axis, level, colour, rows of the agents' arrays) of every level of some axes; table: agents in their order."""
+def _by_level(table: pd.DataFrame, axes: Sequence[str], exposure: float) -> Iterator[tuple[str, str, pd.Series]]:
+    """(panel, level, rows of the agents' arrays) of every level of some axes; table: agents in their order."""
     table = table.assign(row=np.arange(len(table)))
     for axis in axes:
-        rows = selected(table, axis, exposure)
-        levels = np.sort(rows["level"].unique())
-        for level, colour in zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True):
-            yield axis, level, colour, rows[rows["level"] == level].row
+        for level, own in selected(table, axis, exposure).groupby("level"):
+            yield AXES[axis].label, f"{level:,}", own.row
 
 
 def learning_curves(results: Results, axes: Sequence[str], exposure: float = 0.0) -> pd.DataFrame:
-    """Own-reward R2 while reward models learn, one panel an axis of capacity, a shade a level; means over agents."""
+    """Own-reward R2 while reward models learn, one panel an axis of capacity, a line a level; means over agents."""
     agents, updates, found = over_training(results)
-    lines = []
-    for axis, level, colour, rows in _by_level(agents.to_frame(index=False), axes, exposure):
-        mean = found["r2"][rows].mean(0)[1:]
-        lines.append(Line(f"{level:,}", updates[1:], None, colour, AXES[axis].label, bounds=(mean, mean, mean)))
-
-    def axis_of(ax: Axes) -> None:
-        ax.axhline(COMPETENT, color="0.5", ls="--", lw=0.9)
-        ax.set(xscale="log", ylim=(-0.05, 1.02), xlabel="updates")
-
-    return draw(
-        lines, "update", "r2", axis_of, columns=2, size=PANEL, label="own-reward R2, test episodes", legend="inside"
-    )
+    at = _by_level(agents.to_frame(index=False), axes, exposure)
+    lines = [Line(level, updates[1:], found["r2"][rows].mean(0)[1:], panel) for panel, level, rows in at]
+    axis = lambda ax: (ax.axhline(COMPETENT, color="0.5", ls="--"), ax.set(xscale="log", xlabel="updates"))  # noqa: E731
+    return draw(lines, "update", "r2", axis, label="own-reward R2, test episodes", **PANELS)
 
 
 def capacity(results: Results, table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
@@ -310,37 +263,29 @@ def capacity(results: Results, table: pd.DataFrame, axes: Sequence[str]) -> pd.D
 
     table: from `outcomes`.  Lines are means over agents with 95% intervals, both exposures; pixels grey.
     """
-    lines, lay_out = [], {}
+    lines = []
     for axis in axes:
-        families = [(SWEPT, p, colour, "world model", "-") for p, colour in EXPOSED.items()]
+        families = [(SWEPT, p, f"world model, p = {p:g}") for p in (0.0, 0.1)]
         if AXES[axis].part != "model" and len(selected(table, axis, 0.0, "pixels")):
-            families.append(("pixels", 0.0, COLOURS["pixels"], "pixels", "--"))
+            families.append(("pixels", 0.0, "pixels, p = 0"))
         for read, when in (("matched", "where own R2 = .9"), ("final", "at the end of training")):
-            for family, p, colour, name, style in families:
+            for family, p, name in families:
                 found = along(results, table, axis, p, family)
                 panel = f"{AXES[axis].label}, {when}"
-                own = {"style": style, "counts": found.counts}
-                lines.append(Line(f"{name}, p = {p:g}", found.levels, getattr(found, read), colour, panel, **own))
-                lay_out.setdefault(panel, _capacity(found.levels, axis))
-    axis_of = lambda ax: lay_out[ax.get_title()](ax)  # noqa: E731
-    return draw(lines, "level", "rho", axis_of, columns=2, size=PANEL, sharey=False)
+                lines.append(Line(name, found.levels, getattr(found, read), panel, counts=found.counts))
+    return draw(lines, "level", "rho", lambda ax: ax.set(xscale="log"), columns=2, size=(3.7, 2.9), sharey=False)
 
 
 def paths(results: Results, axes: Sequence[str], exposure: float = 0.0) -> pd.DataFrame:
-    """rho against own R2 on the way through training, one panel an axis, a shade a level; medians over agents."""
+    """rho against own R2 on the way through training, one panel an axis, a line a level; medians over agents."""
     agents, _, found = over_training(results)
     bars, lines = np.linspace(0.02, 0.995, 60), []
-    for axis, level, colour, rows in _by_level(agents.to_frame(index=False), axes, exposure):
+    for panel, level, rows in _by_level(agents.to_frame(index=False), axes, exposure):
         at = [interpolated(found["rho"][rows], stats.crossing(found["r2"][rows], bar)) for bar in bars]
-        most = [np.isfinite(x).mean() > 0.5 for x in at]
-        middle = np.array([np.nanmedian(x) if some else np.nan for x, some in zip(at, most, strict=True)])
-        lines.append(Line(f"{level:,}", bars, None, colour, AXES[axis].label, bounds=(middle, middle, middle)))
-
-    def axis_of(ax: Axes) -> None:
-        ax.axvline(COMPETENT, color="0.5", ls="--", lw=0.9)
-        ax.set(xlim=(0, 1), xlabel="own-reward R2")
-
-    return draw(lines, "r2", "rho", axis_of, columns=2, size=PANEL, label="rho", legend="inside")
+        middle = [np.nanmedian(x) if np.isfinite(x).mean() > 0.5 else np.nan for x in at]
+        lines.append(Line(level, bars, np.array(middle), panel))
+    axis = lambda ax: (ax.axvline(COMPETENT, color="0.5", ls="--"), ax.set_xlabel("own-reward R2"))  # noqa: E731
+    return draw(lines, "r2", "rho", axis, label="rho", **PANELS)
 
 
 def extrapolation(
@@ -353,13 +298,13 @@ def extrapolation(
         if len(levels) < LEVELS:
             continue
         x, panel = np.geomspace(levels[0], levels[-1] * times[axis], 25), AXES[axis].label
-        for degree, name, colour in ((2, "parabola", COLOURS["pixels"]), (1, "line", COLOURS["self"])):
+        for degree, name in ((2, "parabola"), (1, "line")):
             said = extrapolated(levels, y, x, degree)
-            bounds = tuple(np.array([getattr(i, k) for i in said]) for k in ("estimate", "low", "high"))
-            lines.append(Line(name, x, None, colour, panel, bounds=bounds))
-        lines.append(Line("agents' mean", levels, y, COLOURS["other"], panel, bars=True))
+            bounds = [[getattr(i, k) for i in said] for k in ("estimate", "low", "high")]
+            lines.append(Line(name, x, np.array(bounds), panel, bounds=True))
+        lines.append(Line("agents' mean", levels, y, panel))
     axis_of = lambda ax: ax.set(xscale="log", ylim=(-1.05, 1.3))  # noqa: E731
-    return draw(lines, "level", "rho", axis_of, columns=2, size=PANEL, label="rho where own R2 = .9")
+    return draw(lines, "level", "rho", axis_of, columns=2, size=(3.7, 2.9), label="rho where own R2 = .9")
 
 
 def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) -> pd.DataFrame:
@@ -367,25 +312,14 @@ def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) ->
 
     table: from `outcomes`; losses: from `results.losses`.  Means and intervals over agents, a dot a level.
     """
-    known = named(losses)
+    known, lines = named(losses), []
     keys = [c for c in losses if c in ("seed", "family", *SIZES) and not c.startswith("head")]
-    lines = []
-    for axis, colour, style in (
-        ("training", "0.25", "--"),
-        ("model-width", COLOURS["other"], "-"),
-        ("latent", COLOURS["self"], "-."),
-    ):
+    for axis in ("training", "model-width", "latent"):
         rows = selected(table, axis, exposure).merge(known[[*keys, "loss"]], how="left")
         some = rows.groupby("level").filter(lambda t: t.matched.notna().mean() >= metrics.PASSING)
         wide = some.pivot_table(index="seed", columns="level", values="matched")
         loss = some.groupby("level").loss.mean().reindex(wide.columns).to_numpy()
-        lines.append(Line(AXES[axis].label, loss, wide.to_numpy(), colour, style=style, bars=True))
-    ticks = [1, 1.5, 2, 3, 4, 6]
-
-    def axis_of(ax: Axes) -> None:
-        ax.set(xscale="log", xlabel="held-out loss of the world model (less of it to the right)")
-        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        ax.minorticks_off()
-        ax.invert_xaxis()
-
-    return draw(lines, "loss", "rho", axis_of, size=(6.4, 4.0), label="rho where own R2 = .9", legend="inside")
+        lines.append(Line(AXES[axis].label, loss, wide.to_numpy()))
+    axis_of = lambda ax: (ax.set(xscale="log", xlabel="held-out loss of the world model"), ax.invert_xaxis())  # noqa: E731
+    how = {"size": (6.4, 4.0), "label": "rho where own R2 = .9", "inside": True, "bars": True}
+    return draw(lines, "loss", "rho", axis_of, **how)

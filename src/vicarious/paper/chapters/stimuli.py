@@ -9,19 +9,19 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.patches import Rectangle
 from pydantic import Field
 
 from ... import metrics, stats
+from ...battery import MOVERS
 from ...config import Stage
 from ...watch import EARLY
 from .. import studies
-from ..plots import COLOURS, Line, draw, heat, plt, training_axis
+from ..plots import Line, draw, heat, plt, training_axis
 from ..results import Results
 from ..studies import Sweep, similarity
-from ..verdicts import SWEEP, Bar, Criterion, Prediction
-from .calibration import CELL, ICC, LOOKS, R2, RECOVERY, SPLIT_HALF, determination, icc, slope, split_half
+from ..verdicts import rule
+from .calibration import CELL, LOOKS, determination, icc, slope, split_half
 
 KINDS = {  # of empathy, by the head and the response in which it shows
     "joy": ("reward", "joy"),
@@ -31,7 +31,6 @@ KINDS = {  # of empathy, by the head and the response in which it shows
     "disappointment": ("value", "disappointment"),
 }
 EVENT = (("reward", "empathy"),)  # the response whose reliability is measured
-FORECAST = 0.3  # bar
 HALF = 0.5  # of what was there
 
 
@@ -56,12 +55,11 @@ def over_training(
     seeds: list[int],
     mover: str = "other",
     s: float | None = None,
-    family: str = "recurrent",
     **where,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Updates [U] and coefficients [n, U] in joint training; of one half of the scenes or of both."""
-    at = {"readout": readout, "kind": kind, "exposure": exposure, "mover": mover, "family": family, **where}
-    return e.ask("development", seeds, s, "update", **at)
+    """Updates [U] and coefficients [n, U] in joint training; of one half of the scenes or of both; where: e.g. family."""
+    at = {"readout": readout, "kind": kind, "exposure": exposure, "mover": mover, "family": "recurrent"}
+    return e.ask("development", seeds, s, "update", **(at | where))
 
 
 def watched(e: Results, family: str = "recurrent") -> list[int]:
@@ -247,60 +245,42 @@ def _early_and_final(e: Results, seeds: list[int]) -> np.ndarray:
     return early_and_final(e, *EVENT[0], e.exposure, seeds)[:, None]
 
 
-def _beyond(name: str, bar: float, values, statistic) -> Criterion:
-    return Criterion(name, Bar("above", bar), (Bar("below", bar),), values, statistic)
-
-
-_within, _under = Bar("within", 1 - RECOVERY, 1 + RECOVERY), Bar("below", 1 - RECOVERY)
-ROWS = (
-    Prediction(
-        "P7",
-        "Test stimuli shown during training measure its extent and kinds precisely",
-        "split-half; ICC; slope and R2 of planted kappa (s <= .5); kinds; prediction of the final score at 20% of "
-        "training, out of seed",
-        "08-stimuli",
-        (
-            _beyond("split-half reliability", SPLIT_HALF, _halves, split_half),
-            _beyond("ICC(2,k)", ICC, _sets, icc),
-            Criterion("the slope on planted kappa", _within, (_under,), _planted, _worst_slope),
-            _beyond("its R2", R2, _planted, _worst_determination),
-            Criterion("same-kind r's lead over different-kind r's", Bar("above", 0), (), _kinds, kinds_lead),
-            Criterion("r with the final score", Bar("above", FORECAST), (), _early_and_final, forecast),
-        ),
-        agents=measured,
-        planned=SWEEP,
-    ),
+ROWS = rule(
+    "P7",
+    (_halves, split_half),
+    (_sets, icc),
+    (_planted, _worst_slope),
+    (_planted, _worst_determination),
+    (_kinds, kinds_lead),
+    (_early_and_final, forecast),
+    agents=measured,
 )
 
 
 def learning(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """What agents have learnt by update, a panel a measure; table: seed, update, exposure or -1, measure, value."""
-    lines = []
-    for measure, title in names.items():
-        own = table[table.measure == measure]
-        for (p, some), colour in zip(own.groupby("exposure"), (COLOURS["other"], COLOURS["labelled"]), strict=False):
-            wide = some.pivot_table(index="seed", columns="update", values="value")
-            name = f"p = {p:g}" if p >= 0 else "world model"
-            lines.append(Line(name, wide.columns.to_numpy(), wide.to_numpy(), colour, title))
-    axis = training_axis(table["update"].max())
-    return draw(lines, "update", "value", axis, label="", sharey=False, zero=False)
+    own = table[table.measure.isin(list(names))]
+    wide = {
+        at: t.pivot_table(index="seed", columns="update", values="value")
+        for at, t in own.groupby(["measure", "exposure"])
+    }
+    lines = [
+        Line(f"p = {p:g}" if p >= 0 else "world model", t.columns.to_numpy(), t.to_numpy(), names[measure])
+        for (measure, p), t in wide.items()
+    ]
+    return draw(lines, "update", "value", training_axis(table["update"].max()), label="", sharey=False, zero=False)
 
 
 def kinds(results: Results, seeds: list[int], exposures: tuple[float, ...]) -> pd.DataFrame:
     """Coefficients of every kind in joint training: rows are exposures, columns kinds, a line per mover."""
-    lines = []
-    for p in exposures:
-        for name, (readout, kind) in KINDS.items():
-            for mover, style in (("self", "-"), ("other", "-"), ("drifter", ":")):
-                x, y = over_training(results, readout, kind, p, seeds, mover)
-                lines.append(Line(mover, x, y, COLOURS[mover], f"{name}, p = {p:g}", style))
-    return draw(
-        *(lines, "update", "rho", training_axis(x[-1])),
-        columns=len(KINDS),
-        size=(2.5, 2.7),
-        label="coefficient",
-        sharex=True,
-    )
+    lines = [
+        Line(mover, *over_training(results, *kind, p, seeds, mover), f"{name}, p = {p:g}")
+        for p in exposures
+        for name, kind in KINDS.items()
+        for mover in MOVERS
+    ]
+    how = {"columns": len(KINDS), "size": (2.5, 2.7), "label": "coefficient", "sharex": True}
+    return draw(lines, "update", axis=training_axis(lines[0].x[-1]), **how)
 
 
 def multitrait_matrices(matrices: dict[str, np.ndarray], names: list[str]) -> pd.DataFrame:
@@ -317,13 +297,18 @@ def multitrait_matrices(matrices: dict[str, np.ndarray], names: list[str]) -> pd
 
 def precision(tables: dict[str, pd.DataFrame], bar: float) -> pd.DataFrame:
     """Split-half reliability, and standard error beside the spread of agents, by kind and update."""
-    lines = []
-    for (name, t), colour in zip(tables.items(), sns.color_palette("colorblind", len(tables)), strict=True):
-        x, both = t["update"].to_numpy(), (t.estimate, t.low, t.high)
-        lines.append(Line(name, x, None, colour, "split-half reliability", "-", tuple(v.to_numpy() for v in both)))
-        for value, panel, style in (("error", "error of measurement", "-"), ("spread", "spread of agents", ":")):
-            lines.append(Line(name, x, None, colour, panel, style, (t[value].to_numpy(),) * 3))
-    axis = training_axis(t["update"].max())
+    at = {name: t["update"].to_numpy() for name, t in tables.items()}
+    said = {
+        "split-half reliability": ["estimate", "low", "high"],
+        "error of measurement": "error",
+        "spread of agents": "spread",
+    }
+    lines = [
+        Line(name, at[name], t[value].to_numpy().T, panel, bounds=panel.startswith("split"))
+        for panel, value in said.items()
+        for name, t in tables.items()
+    ]
+    axis = training_axis(max(x[-1] for x in at.values()))
     numbers = draw(lines, "update", "value", axis, label="", sharey=False, zero=False)
     first, *others = plt.gcf().axes
     first.axhline(bar, color="0.6", ls="--", lw=0.9)
