@@ -431,7 +431,7 @@ def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
 def trace(
     model: nn.Module, heads: nn.Module, scenes: Scenes, mover: str, angle: Tensor | None, data: config.Episodes
 ) -> pd.DataFrame:
-    """What the heads predict in every frame of the events with the best item: mover, scene, frame, readout, prediction."""
+    """What the heads predict in every frame of events with the best item: mover, scene, frame, readout, prediction."""
     appearance = world.appearance(data.world, data.seed, scenes.pos.device)
     obs, prev_action = present(scenes, mover, angle, data.world, appearance, contacts=1)
     out = heads(models.encode(model, obs[-len(scenes) :], prev_action[-len(scenes) :]))  # [n, T, readouts]

@@ -138,6 +138,5 @@ def describe(finding: Finding) -> str:
     if finding.identical:
         return f"{name}: the same, bit for bit"
     where = "on a platform like this one" if finding.expected else "on another platform, or one that was not recorded"
-    return (
-        f"{name}: differs by {finding.largest:.2g} at most, in the mean by {finding.difference:.2g}; was made {where}"
-    )
+    by = f"{finding.largest:.2g} at most, in the mean by {finding.difference:.2g}"
+    return f"{name}: differs by {by}; was made {where}"

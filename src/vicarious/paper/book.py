@@ -66,9 +66,8 @@ def execute(notebook: Path, parameters: dict) -> None:
 
     known = papermill.inspect_notebook(str(notebook))
     if strange := set(parameters) - set(known):
-        raise chapters.BadParameter(
-            f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
-        )
+        wrong = f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
+        raise chapters.BadParameter(wrong)
     try:
         with tempfile.TemporaryDirectory() as sockets:  # in the file system: nothing on the network
             papermill.execute_notebook(
@@ -150,9 +149,8 @@ def _jupyter_book(source: Path, out: Path, work: Path, builder: str) -> None:
     shutil.rmtree(work, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--builder", builder, "--path-output", str(work)]
-    done = subprocess.run(
-        [*command, *options, str(source)], capture_output=True, text=True, env=os.environ | ENVIRONMENT
-    )
+    how = {"capture_output": True, "text": True, "env": os.environ | ENVIRONMENT}
+    done = subprocess.run([*command, *options, str(source)], **how)
     if done.returncode:
         log = out / "build.log"
         log.write_text(done.stdout + done.stderr)
@@ -174,9 +172,8 @@ def print_pdf(source: Path, out: Path) -> Path:
     _jupyter_book(source, out, work, "singlehtml")
     page = work / "_build" / "singlehtml" / "book" / "index.html"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=30000"]
-    done = subprocess.run(
-        [browser(), *options, f"--print-to-pdf={target}", page.as_uri()], capture_output=True, text=True
-    )
+    command = [browser(), *options, f"--print-to-pdf={target}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not target.exists():
         raise BuildFailed(f"Chromium could not print the paper: {done.stderr.strip()[-300:]}")
     shutil.rmtree(work, ignore_errors=True)
@@ -226,9 +223,7 @@ def render(
     return index
 
 
-def _execute_all(
-    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable[[str], None]
-) -> list[str]:
+def _execute_all(where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable) -> list[str]:
     """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, chapter by chapter.
 
     A chapter that failed keeps the outputs that it had.
@@ -299,16 +294,10 @@ def _parameters(
     at_hand = store.Store()
     for key in given:
         if not any(key in fields for fields in have.values()):
-            chapters.validate(
-                names[0] if len(names) == 1 else max(have, key=lambda n: chapters.nearness(key, have[n])),
-                {key: given[key]},
-            )
-    return {
-        name: chapters.with_default_seeds(
-            name, {k: v for k, v in given.items() if k in have[name]} | by_chapter.get(name, {}), at_hand
-        )
-        for name in names
-    }
+            nearest = max(names, key=lambda name: chapters.nearness(key, have[name]))
+            chapters.validate(nearest, {key: given[key]})
+    own = {name: {k: v for k, v in given.items() if k in have[name]} | by_chapter.get(name, {}) for name in names}
+    return {name: chapters.with_default_seeds(name, values, at_hand) for name, values in own.items()}
 
 
 def _banner(parameters: dict[str, chapters.Parameters]) -> str | None:

@@ -41,8 +41,8 @@ STEPPER = """<figure id="{name}" style="margin:0"><div>{images}</div>
 <label style="display:flex;gap:.8em;align-items:center">step
 <input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training"
 oninput="var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;
-m.forEach(function(x,k){{x.style.display=k===i?'block':'none'}});
-f.querySelector('output').textContent=m[i].dataset.label;"><output style="min-width:12em">{label}</output></label></figure>"""
+m.forEach(function(x,k){{x.style.display=k===i?'block':'none'}});f.querySelector('output').textContent=m[i].dataset.label;"
+><output style="min-width:12em">{label}</output></label></figure>"""
 
 AxisOf = Callable[[Axes], Any]  # lays out the horizontal axis of a panel
 
@@ -216,10 +216,8 @@ def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: floa
         sns.heatmap(table, annot_kws={"size": 7}, ax=ax, **(own | how))
         ax.tick_params(labelsize=8)
         ax.set(title=title, xlabel="", ylabel="")
-    long = [
-        t.rename_axis("row").reset_index().melt("row", var_name="column").assign(panel=k) for k, t in tables.items()
-    ]
-    return pd.concat(long).dropna()
+    rows = {panel: table.rename_axis("row").reset_index() for panel, table in tables.items()}
+    return pd.concat(own.melt("row", var_name="column").assign(panel=panel) for panel, own in rows.items()).dropna()
 
 
 def turned(s: np.ndarray) -> np.ndarray:
@@ -284,7 +282,7 @@ def animate(states: list[State], ladder: tuple[float, ...], captions: list[str],
 
 
 def filmstrip(
-    states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple[float, ...], event: int, shown: int
+    states: dict[str, list[State]], traces: pd.DataFrame, ladder: tuple, event: int, shown: int
 ) -> pd.DataFrame:
     """The frames of one event for each mover, and under them what the heads predict.
 
@@ -292,6 +290,7 @@ def filmstrip(
     of contact.  Dots are the scene in the pictures, lines the mean over all scenes.
     """
     frames = list(range(event - 2, len(next(iter(states.values())))))
+    titles = {event - 1: "approach", event: "contact", event + 1: "after"}
     fig = plt.figure(figsize=(9, 6.6))
     top, bottom = fig.subfigures(2, 1, height_ratios=[1.1, 1])
     axes = top.subplots(len(states), len(frames))
@@ -299,9 +298,7 @@ def filmstrip(
         for ax, t in zip(row, frames, strict=True):
             drawings.scene(ax, sequence[t], ladder, drifter=mover == "drifter")
             if mover == next(iter(states)):
-                ax.set_title(
-                    {event - 1: "approach", event: "contact", event + 1: "after"}.get(t, "context"), fontsize=10
-                )
+                ax.set_title(titles.get(t, "context"), fontsize=10)
         where = {"va": "center", "ha": "center", "transform": row[0].transAxes}
         row[0].text(-0.08, 0.5, mover, color=COLOURS[mover], weight="bold", rotation=90, **where)
     for ax, readout in zip(bottom.subplots(1, 2, sharex=True), ("reward", "value"), strict=True):
@@ -340,9 +337,8 @@ def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
         plt.close(fig)
         style = f"display:{'block' if i == last else 'none'};max-width:100%;margin:0"
         data = base64.b64encode(buffer.getvalue()).decode()
-        images.append(
-            f'<img alt="{alt} {label}" data-label="{label}" style="{style}" src="data:image/png;base64,{data}">'
-        )
+        said = f'alt="{alt} {label}" data-label="{label}" style="{style}"'
+        images.append(f'<img {said} src="data:image/png;base64,{data}">')
     return STEPPER.format(name=name, images="".join(images), last=last, label=frames[-1][0])
 
 

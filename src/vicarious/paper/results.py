@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ FULL = 1.0  # exposure p at which couplings are planted
 DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 USUAL = {"view": "allocentric", "stop": 0, "state": 0}  # of agents, unless asked for others
 Seeds = Sequence[int]
+Agents = tuple[list[int], list[int]]  # seeds that may speak, and those that may not
+Curve = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
 BY_TRUTH = ("precision", "extinction", "decoupling")  # tables of slopes that are coefficients over the true ones
 
 
@@ -107,34 +110,21 @@ class Results:
         where = usual | {k: v for k, v in where.items() if v is not None} | {"family": family}
         return self.pick(name, **{k: v for k, v in where.items() if k in self.table(name)})
 
-    def split_by_gate(
-        self, readout: str, family: str = "recurrent", exposure: float | None = None, view: str | None = None
-    ) -> tuple[list[int], list[int]]:
+    def split_by_gate(self, readout: str, family: str = "recurrent", **where) -> Agents:
         """Seeds that pass the readout's gate, and those that do not."""
-        g = self.agents("gates", family, readout=readout, exposure=exposure, view=view)
+        g = self.agents("gates", family, readout=readout, **where)
         return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
 
-    def rho(
-        self,
-        readout: str,
-        seeds: Seeds,
-        family: str = "recurrent",
-        mover: str = "other",
-        s: float | None = None,
-        **where,
-    ) -> np.ndarray:
-        """Coefficient [n] of the given seeds, in their order, of `empathy` or another kind; NaN where an agent is
-        missing."""
-        rows = self.agents("coefficients", family, **({"kind": "empathy"} | where), readout=readout, mover=mover)
-        return rho(rows, seeds, self.s if s is None else s)
+    def rho(self, readout: str, seeds: Seeds, family: str = "recurrent", s: float | None = None, **where) -> np.ndarray:
+        """Coefficient [n] of the given seeds, in their order, of empathy with the other unless `where` says else."""
+        where = {"kind": "empathy", "mover": "other"} | where
+        return rho(self.agents("coefficients", family, readout=readout, **where), seeds, self.s if s is None else s)
 
     def foreseen(
-        self, readout: str, seeds: Seeds, family: str = "recurrent", mover: str = "other", s: float | None = None
+        self, readout: str, seeds: Seeds, family: str, mover: str = "other", s: float | None = None
     ) -> np.ndarray:
         """Coefficient [n] of contacts that were imagined; NaN where an agent imagines nothing."""
-        if not self.has("imagined"):
-            return np.full(len(seeds), np.nan)
-        rows = self.agents("imagined", family, readout=readout, mover=mover)
+        rows = self.agents("imagined", family, readout=readout, mover=mover) if self.has("imagined") else pd.DataFrame()
         return rho(rows, seeds, self.s if s is None else s)
 
     def recovered(self, readout: str, seeds: Seeds, s: float, kind: str = "empathy") -> np.ndarray:
@@ -145,36 +135,28 @@ class Results:
         found = [self.rho(readout, seeds, s=s, kind=kind, exposure=FULL, kappa=kappa) for kappa in kappas]
         return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(found, 1)], -1)
 
-    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> Curve:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
         t = self.agents("coefficients", family, readout=readout, kind="empathy", mover="other")
         s, found = rho(t[t.similarity < 1], seeds, over="similarity")
         return 90 - np.degrees(np.arccos(s)), found
 
-    def moved(
-        self,
-        readout: str,
-        seeds: Seeds,
-        path: str,
-        family: str = "recurrent",
-        s: float | None = None,
-        mover: str = "other",
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def moved(self, readout: str, seeds: Seeds, path: str, s: float | None = None, **where) -> Curve:
         """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
-        rows = self.agents("interventions", family, readout=readout, path=path, mover=mover)
+        where = {"family": "recurrent", "mover": "other"} | where
+        rows = self.agents("interventions", readout=readout, path=path, **where)
         return rho(rows, seeds, self.s if s is None else s, "alpha")
 
     def measure(
-        self, name: str, seeds: Seeds, family: str = "recurrent", mover: str = "other", s: float | None = None, **where
+        self, name: str, seeds: Seeds, family: str = "recurrent", s: float | None = None, **where
     ) -> np.ndarray:
         """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
-        view = where.pop("view", None) or PRIVILEGED.get(family, USUAL["view"])
-        where |= {"family": family, **({"view": view} if "view" in self.measures else {})}
-        rows = self.pick("measures", measure=name, mover=mover, **where)
-        found = rho(rows, seeds, self.s if s is None else s, value="value")
+        view = {"view": PRIVILEGED.get(family, USUAL["view"])} if "view" in self.measures else {}
+        where = view | {"mover": "other", "family": family} | where
+        found = rho(self.pick("measures", measure=name, **where), seeds, self.s if s is None else s, value="value")
         if not name.startswith(("transfer", "null")):
             return found
-        within = rho(self.pick("measures", measure="r2", mover="self", **where), seeds, 1.0, value="value")
+        within = rho(self.pick("measures", **(where | {"measure": "r2", "mover": "self"})), seeds, 1.0, value="value")
         return np.where(within >= DECODABLE, found, np.nan)
 
     def decodable(self, seeds: Seeds, family: str = "recurrent") -> bool:
@@ -195,15 +177,13 @@ class Results:
         return set(self.gates.family)
 
 
-def rho(
-    table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | None = None, value: str = "rho"
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+def rho(table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | None = None, value: str = "rho") -> Any:
     """`value` [n] of each seed, or the levels [L] of a column and `value` [n, L] along it; NaN where there is none.
 
     Interpolated to similarity s; several rows of one agent (sides, halves) are averaged, each weighted by its scenes.
     """
     keys, empty = ["seed", *([over] if over else [])], np.full((len(seeds), 1), np.nan)
-    if not len(table) or table[value].isna().all():
+    if table.empty or table[value].isna().all():
         return (np.zeros(1), empty) if over else empty[:, 0]
     if s is not None:
         table = metrics.at_similarity(_averaged(table, [*keys, "similarity"], value), s, value)

@@ -32,7 +32,7 @@ def show(source: chapters.Source, name: str, numbers: pd.DataFrame | None = None
     from IPython.display import HTML
     from myst_nb import glue
 
-    glue(f"caption-{name}", HTML(note(source.provenance(), name, numbers)), display=False)
+    glue(f"caption-{name}", HTML(note(source.provenance, name, numbers)), display=False)
     plt.show()
 
 
@@ -107,12 +107,11 @@ def explorer_data(results: Results) -> dict:
     said = lambda own: {k: {"valences": kind.valences, "frames": frames(kind)} for k, kind in own.items()}  # noqa: E731
     return {
         "kinds": {readout: said(own) for readout, own in metrics.KINDS.items()},
-        **{
-            "stages": [*map(str, updates), CONVERGED],
-            "exposures": sorted({s[2] for s in series}),
-            "movers": list(MOVERS),
-        },
-        **{"agents": agents, "colours": {name: drawings.BODIES[name] for name in MOVERS}},
+        "stages": [*map(str, updates), CONVERGED],
+        "exposures": sorted({s[2] for s in series}),
+        "movers": list(MOVERS),
+        "agents": agents,
+        "colours": {name: drawings.BODIES[name] for name in MOVERS},
         "items": {"gain": drawings.ITEMS[1.0], "loss": drawings.ITEMS[-1.0]},
         "series": series,
     }
@@ -133,23 +132,20 @@ def explorer(results: Results, script: str = "../_static/explorer.js") -> str:
 
 def parameters() -> pd.DataFrame:
     """Every parameter of every chapter: type, range, default and what it is."""
-    rows = []
-    for chapter, model in chapters.CHAPTERS.items():
-        for name, field in model.model_fields.items():
-            rows.append((chapter, name, chapters.describe(model, name), field.description))
+    all_of = [
+        (page, model, *field) for page, model in chapters.CHAPTERS.items() for field in model.model_fields.items()
+    ]
+    rows = [(page, name, chapters.describe(model, name), field.description) for page, model, name, field in all_of]
     return pd.DataFrame(rows, columns=["chapter", "parameter", "values", "what it is"]).set_index("chapter")
 
 
 def made_with(store: Store) -> pd.DataFrame:
     """Published results by what made them: how many of which stages, and their core-seconds."""
-    made = pd.DataFrame(
-        [{k: str(m.get(k, "not recorded")) for k in MADE_WITH} | {"seconds": m["seconds"]} for m in _manifests(store)]
-    )
+    made = pd.DataFrame(_manifests(store))
+    made[MADE_WITH] = made[MADE_WITH].fillna("not recorded").astype(str)
     grouped = made.groupby(MADE_WITH[1:], sort=True)
-    table = grouped.agg(results=("stage", "size"), core_seconds=("seconds", "sum")).reset_index()
-    return table.assign(core_seconds=table.core_seconds.round().astype(int)).rename(
-        columns={"core_seconds": "core-seconds"}
-    )
+    table = grouped.agg(**{"results": ("stage", "size"), "core-seconds": ("seconds", "sum")}).reset_index()
+    return table.round({"core-seconds": 0}).astype({"core-seconds": int})
 
 
 def commits(store: Store) -> pd.DataFrame:
@@ -162,9 +158,7 @@ def commits(store: Store) -> pd.DataFrame:
 def packages() -> pd.DataFrame:
     """Installed versions of what this package asks for."""
     wanted = {re.split(r"[ <>=!\[;]", r, maxsplit=1)[0] for r in metadata.requires("vicarious") if "bench" not in r}
-    return pd.DataFrame([(n, metadata.version(n)) for n in sorted(wanted)], columns=["package", "version"]).set_index(
-        "package"
-    )
+    return pd.DataFrame({"version": {name: metadata.version(name) for name in sorted(wanted)}}).rename_axis("package")
 
 
 def _manifests(store: Store) -> list[dict]:
@@ -265,9 +259,8 @@ def rates(bench: dict) -> pd.DataFrame:
         name = row["name"] + (f" ({row['version']})" if "version" in row else "")
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
         rows.append((row["group"], name, f"{row['median']:,.{digits}f}", row["unit"], spread, ratio))
-    return pd.DataFrame(rows, columns=["", "what", "median", "unit", "lowest to highest", "ours is"]).set_index(
-        ["", "what"]
-    )
+    columns = ["", "what", "median", "unit", "lowest to highest", "ours is"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 
 def rendering(bench: dict) -> pd.DataFrame:

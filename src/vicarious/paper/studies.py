@@ -52,9 +52,7 @@ class Shapes(Stage):
     agents: int = Field(40, ge=2, description="of a study")
     curves: int = Field(1000, ge=2, description="agents that are simulated, of whom studies are drawn")
     studies: int = Field(1000, ge=10)
-    noise: tuple[float, ...] = Field(
-        (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), description="of a level, as a share of the curve's range"
-    )
+    noise: tuple[float, ...] = Field((0.005, 0.01, 0.02, 0.05, 0.1, 0.2), description="as a share of the curve's range")
     seed: int = 0
 
 
@@ -121,7 +119,6 @@ def reference(
     seeds: int | None = None,
     families: tuple[str, ...] = FAMILIES,
     exposures: tuple[float, ...] | None = None,
-    model: dict | None = None,
     heads: dict | None = None,
     levels: int | None = None,
 ) -> list[Stage]:
@@ -130,13 +127,12 @@ def reference(
     exposures: those of every seed; by default p = 0, and for the sweep's seeds (a quarter of them for controls) all of
     `EXPOSURES`.  levels: of similarity.
     """
-    sizes = PROFILES[profile]
-    build = Build(sizes)
+    sizes, build = PROFILES[profile], Build(PROFILES[profile])
     battery = build.battery(**({} if levels is None else {"levels": levels}))
     runs: list[Stage] = [battery]
     for seed in range(sizes.seeds if seeds is None else seeds):
         for family in families:
-            own = build.model(seed, family, **(model or {}))
+            own = build.model(seed, family)
             swept = sizes.sweep if family == FAMILIES[0] else sizes.sweep // 4
             for p in exposures or EXPOSURES[: None if seed < swept else 1]:
                 runs.append(config.Responses(heads=build.heads(own, p, **(heads or {})), battery=battery))
@@ -171,7 +167,7 @@ def calibration(profile: str = "paper", seeds: int | None = None) -> list[Stage]
 
 
 def continuity(
-    profile: str = "paper", seeds: int | None = None, exposure: float = 0.0, levels: int | None = None
+    profile: str = "paper", seeds: int | None = None, exposure=0.0, levels: int | None = None
 ) -> list[Stage]:
     """Runs of appearance and conduct by degrees: those of the reference study, and what more its agents predict.
 
@@ -212,9 +208,7 @@ def extinction(profile: str = "paper", seeds: int | None = None, rate: float | N
     return runs
 
 
-def development(
-    profile: str = "paper", seeds: int | None = None, exposures: tuple[float, ...] | None = None
-) -> list[Stage]:
+def development(profile: str = "paper", seeds: int | None = None, exposures: tuple = (0.0, 1.0)) -> list[Stage]:
     """Runs of joint training under the battery's eyes: world model and heads of p = 0 and p = 1.
 
     Controls, whose codes are the same all along, have a quarter of the seeds; of as many, codes are read on the way.
@@ -222,20 +216,17 @@ def development(
     sizes = PROFILES[profile]
     build, count = Build(sizes), sizes.sweep if seeds is None else seeds
     battery, runs = build.watching(), [build.watching()]
-    own = {} if exposures is None else {"exposures": exposures}
     for seed in range(count):
         few = seed < math.ceil(count / 4)
         watched = [build.model(seed, family) for family in (FAMILIES if few else FAMILIES[:1])]
-        runs += [config.Joint(model=model, battery=battery, **own) for model in watched]
+        runs += [config.Joint(model=model, battery=battery, exposures=exposures) for model in watched]
         stops = sorted({max(1, round(share * watched[0].updates)) for share in STOPPED}) if few else ()
         stopped = [watched[0].model_copy(update={"stop": stop}) for stop in stops]
         runs += [build.codes(model, build.battery()) for model in stopped]
     return runs
 
 
-def scaling(
-    profile: str = "paper", seeds: int | None = None, more: dict[str, tuple[int, ...]] | None = None
-) -> list[Stage]:
+def scaling(profile: str = "paper", seeds: int | None = None, more: dict[str, tuple] | None = None) -> list[Stage]:
     """Learning curves at p = 0 and .1 along every axis of capacity, one varied at a time; more: further levels.
 
     All axes cross at the profile's `base` (of which the published reference models are a longer trained kin, shown
@@ -243,10 +234,10 @@ def scaling(
     """
     sizes, runs = PROFILES[profile], []
     build, battery = Build(sizes), Build(sizes).watching()
-    levels = {name: (*sizes.levels.get(name, axis.levels), *(more or {}).get(name, ())) for name, axis in AXES.items()}
     points = {part: [] for part in ("model", "data", "head")}
     for name, axis in AXES.items():
-        points[axis.part] += [(name, level) for level in levels[name]]
+        levels = (*sizes.levels.get(name, axis.levels), *(more or {}).get(name, ()))
+        points[axis.part] += [(name, level) for level in levels]
     for seed in range(sizes.scaled if seeds is None else seeds):
 
         def curve(family: str = "recurrent", name: str | None = None, level: int = 0, seed: int = seed) -> config.Curve:
@@ -365,6 +356,18 @@ def publication(runs: list[Stage]) -> tuple[list[Stage], list[Stage]]:
     return list(stages.values()), [s for s in stages.values() if s in kept or s.stage in ("battery", "returns")]
 
 
+def agents(amount: str) -> int:
+    """The field of a chapter that says how many agents it has: as many as the paper's profile plans."""
+    return Field(
+        getattr(PROFILES["paper"], amount), ge=1, le=1000, description="number of independently trained agents"
+    )
+
+
+def similarity(what: str = "at which the verdict is read, cos(angle)") -> float:
+    """The field of a chapter that is read at one similarity."""
+    return Field(0.5, ge=0, le=1, description=f"similarity of the other {what}")
+
+
 class Parameters(config.Frozen):
     """What a chapter takes, and the runs that it needs.
 
@@ -378,7 +381,7 @@ class Parameters(config.Frozen):
     swept: ClassVar[bool] = False
 
     profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
-    seeds: int = Field(40, ge=1, le=1000, description="number of independently trained agents")
+    seeds: int = agents("seeds")
 
     def exposures(self) -> tuple[float, ...]:
         """All that are shown, ascending."""
@@ -409,9 +412,4 @@ class Sweep(Parameters):
     """A chapter of a sweep, which has fewer agents than runs about p = 0."""
 
     amount: ClassVar[str] = "sweep"
-    seeds: int = Field(PROFILES["paper"].sweep, ge=1, le=1000, description="number of independently trained agents")
-
-
-def similarity(what: str = "at which the verdict is read, cos(angle)") -> float:
-    """The field of a chapter that is read at one similarity."""
-    return Field(0.5, ge=0, le=1, description=f"similarity of the other {what}")
+    seeds: int = agents("sweep")

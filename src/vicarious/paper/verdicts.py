@@ -64,10 +64,10 @@ class Bar:
         if not found.n:
             return False
         match self.kind:
-            case ">" | "<" | "<=":
-                return {">": found.low > self.value, "<": found.high < self.value}.get(
-                    self.kind, found.high <= self.value
-                )
+            case ">":
+                return found.low > self.value
+            case "<" | "<=":
+                return found.high < self.value or (self.kind == "<=" and found.high == self.value)
             case "within":
                 return self.value <= found.low and found.high <= self.upper
             case "2se>":
@@ -95,10 +95,8 @@ class Bar:
 
     def text(self, name: str, raised_by: str = "") -> str:
         """The bar in words."""
-        value, upper = _number(self.value), _number(self.upper)
-        return TEXT[self.kind].format(
-            name=name, value=f"max({value}, {raised_by})" if raised_by else value, upper=upper
-        )
+        value = f"max({_number(self.value)}, {raised_by})" if raised_by else _number(self.value)
+        return TEXT[self.kind].format(name=name, value=value, upper=_number(self.upper))
 
 
 def _number(x: float) -> str:
@@ -240,8 +238,8 @@ def _written() -> dict[str, dict]:
 def rule(name: str, *values: Values | tuple, raised: Callable | None = None, **own) -> list[Prediction]:
     """The predictions that `rules.yml` has under a name, one for each head (and axis), with what is measured.
 
-    values: of every criterion in its order, (values, statistic) where it is no mean; each takes the head's name, or axis
-    and exposure, first where there are several.  Without any the prediction is pending.  own: `agents`, `cases` and
+    values: of every criterion in its order, (values, statistic) where it is no mean; each takes the head's name first,
+    or axis and exposure, where there are several.  Without any the prediction is pending.  own: `agents`, `cases` and
     `pooled`, likewise.
     """
     text, found = _written()[name], []
@@ -253,11 +251,8 @@ def rule(name: str, *values: Values | tuple, raised: Callable | None = None, **o
         rows = zip(text["criteria"], bound or [()] * len(text["criteria"]), strict=True)
         criteria = tuple(_criterion(row, own_values, raised, text.get("raised_by", "")) for row, own_values in rows)
         bind = {k: partial(v, *(level if k == "agents" else first)) for k, v in own.items()}
-        parts = [
-            name,
-            *([head] if "for" in text else []),
-            *(f"p{x}" if k == "p" else x for k, x in zip(names, level, strict=True)),
-        ]
+        levelled = [f"p{x}" if k == "p" else x for k, x in zip(names, level, strict=True)]
+        parts = [name, *([head] if "for" in text else []), *levelled]
         words = {k: x.replace("-", " ") for k, x in zip(names, level, strict=True)}
         claim = text["claim"].format(head=spoken, **words)
         found.append(Prediction("/".join(parts), claim, criteria=criteria, head=head, **(said | bind)))

@@ -118,11 +118,9 @@ def validate(chapter: str, given: dict[str, str]) -> Parameters:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        value, help_text = given.get(name), model.model_fields[name].description
+        wrong = f"{name}={_short(given.get(name))}: {first['msg']} ({model.model_fields[name].description})"
         valid = "; ".join(f"{k} ({describe(model, k)})" for k in model.model_fields)
-        raise BadParameter(
-            f"{name}={_short(value)}: {first['msg']} ({help_text}). Parameters of {chapter}: {valid}"
-        ) from None
+        raise BadParameter(f"{wrong}. Parameters of {chapter}: {valid}") from None
 
 
 def describe(model: type[Parameters], name: str) -> str:
@@ -237,12 +235,9 @@ class Source:
         if name in self._shown:
             glue(name, value, display=False)
 
+    @cached_property
     def provenance(self) -> str:
         """One line: configuration, commits, agents, device, seconds, and whether it was read or trained."""
-        return self._provenance
-
-    @cached_property
-    def _provenance(self) -> str:
         manifests, sources = zip(*(self.store.manifest(run.address) for run in self.runs), strict=True)
         fresh = {run.address for run in self.trained}
         how = Counter("trained now" if r.address in fresh else s for r, s in zip(self.runs, sources, strict=True))

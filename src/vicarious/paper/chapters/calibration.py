@@ -21,7 +21,7 @@ from ...config import Stage
 from ...pipeline import STAGES, Output, Recipe, each
 from .. import studies
 from ..plots import Line, draw, draw_similarity, over_similarity
-from ..results import FULL, Results, S
+from ..results import FULL, Agents, Results, S
 from ..studies import KAPPAS, Sweep, similarity
 from ..verdicts import NULL, decide, rule
 from .continuity import JUMP, jump, lead
@@ -48,12 +48,10 @@ def line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def slope(x: np.ndarray) -> np.ndarray:
-    """Slope of that line."""
     return line(x)[0]
 
 
 def determination(x: np.ndarray) -> np.ndarray:
-    """R2 of that line."""
     return line(x)[2]
 
 
@@ -72,21 +70,15 @@ def _together(x: np.ndarray) -> np.ndarray:
     return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
-def _competent_throughout(e: Results, head: str) -> tuple[list[int], list[int]]:
-    """Seeds whose agents pass the head's gate at every planted coupling, and the others."""
-    g = e.gates[(e.gates.readout == head) & (e.gates.family == "recurrent") & (e.gates.exposure == FULL)]
-    passed = g.groupby("seed").agg(passed=("passed", "all"), couplings=("kappa", "nunique"))
-    good = passed.passed & (passed.couplings == len(KAPPAS))
-    return sorted(passed.index[good]), sorted(passed.index[~good])
-
-
-def _competent(family: str, e: Results, head: str) -> tuple[list[int], list[int]]:
-    """Seeds of a control that pass its head's gate with all labels, and the others: who knows nothing is silent too."""
+def _competent(family: str, couplings: int, e: Results, head: str) -> Agents:
+    """Seeds that pass the head's gate with all labels, at as many couplings, and the others."""
     g = e.gates[(e.gates.readout == head) & (e.gates.family == family) & (e.gates.exposure == FULL)]
-    return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
+    by = g.groupby("seed")
+    good = by.passed.all() & (by.kappa.nunique() == couplings)
+    return sorted(good.index[good]), sorted(good.index[~good])
 
 
-def _everyone(family: str, e: Results, head: str) -> tuple[list[int], list[int]]:
+def _everyone(family: str, e: Results, head: str) -> Agents:
     """All seeds of a control, which bypasses the gate."""
     t = e.coefficients
     return sorted(t[(t.family == family) & (t.exposure == FULL)].seed.unique()), []
@@ -101,9 +93,9 @@ def _silent(family: str, s: float, head: str, e: Results, seeds: list[int]) -> n
 
 
 _recovered = [(partial(_planted, s), statistic) for s in LOOKS for statistic in (slope, determination)]
-CONDITIONS = rule("planted", *_recovered, agents=_competent_throughout)
+CONDITIONS = rule("planted", *_recovered, agents=partial(_competent, "recurrent", len(KAPPAS)))
 for _family in SILENT:
-    _who = partial(_everyone if _family == "shuffled" else _competent, _family)
+    _who = partial(_everyone, _family) if _family == "shuffled" else partial(_competent, _family, 1)
     CONDITIONS += rule(_family, *(partial(_silent, _family, s) for s in LOOKS), agents=_who)
 
 
@@ -180,12 +172,10 @@ def confusion(e: Results, head: str, seeds: list[int], exposure: float = 0.0) ->
     t = e.pick("coefficients", **at)
     t = t[t.seed.isin(seeds)]
     own = t[t.mover == "self"].set_index("seed").rho
-    m = e.pick("measures", measure="p_self", mover="other", family="recurrent")
-    table = t[t.mover == "other"][["seed", "similarity", "rho"]].merge(
-        m[["seed", "similarity", "value"]].rename(columns={"value": "p_self"}), on=["seed", "similarity"]
-    )
-    table["confused"] = table.p_self * table.seed.map(own)
-    return table.assign(remainder=table.rho - table.confused).drop(columns="p_self")
+    m = e.pick("measures", measure="p_self", mover="other", family="recurrent")[["seed", "similarity", "value"]]
+    table = t[t.mover == "other"][["seed", "similarity", "rho"]].merge(m, on=["seed", "similarity"])
+    confused = table.pop("value") * table.seed.map(own)
+    return table.assign(confused=confused, remainder=table.rho - confused)
 
 
 def true_slopes(returns: pd.DataFrame) -> pd.DataFrame:
@@ -228,8 +218,7 @@ def simulate(cfg: studies.Simulations) -> pd.DataFrame:
     """
     rows = []
     for n in cfg.agents:
-        for statistic, data, hits in _studies(cfg, n):
-            rows.append((statistic, data, n, float(np.mean(hits)), cfg.studies))
+        rows += [(statistic, data, n, float(np.mean(x)), cfg.studies) for statistic, data, x in _studies(cfg, n)]
     return pd.DataFrame(rows, columns=["statistic", "data", "n", "rate", "studies"])
 
 
@@ -282,13 +271,11 @@ STAGES["shapes"] = Recipe(each(lambda run, _: Output({"shapes": shapes(run)})), 
 
 def recovery(results: Results, seeds: dict[str, list[int]], kinds: tuple[str, ...]) -> pd.DataFrame:
     """Recovered against planted coupling: rows are heads, columns kinds; thin lines agents, a line per similarity."""
-    found = {
-        at: results.recovered(at[0], seeds[at[0]], at[2], at[1]) for at in product(("reward", "value"), kinds, LOOKS)
-    }
-    lines = [
-        Line(f"s = {s:g}", x[0, :, 0] + 0.06 * s - 0.015, x[..., 1], f"{readout} head, {kind}", agents=True)
-        for (readout, kind, s), x in found.items()
-    ]
+    lines = []
+    for readout, kind, s in product(("reward", "value"), kinds, LOOKS):
+        x = results.recovered(readout, seeds[readout], s, kind)
+        x, y = x[0, :, 0] + 0.06 * s - 0.015, x[..., 1]
+        lines.append(Line(f"s = {s:g}", x, y, f"{readout} head, {kind}", agents=True))
     identity = lambda ax: (ax.axline((0, 0), slope=1, color="0.8", zorder=0), ax.set_xlabel("planted kappa"))  # noqa: E731
     return draw(lines, "planted", axis=identity, columns=len(kinds), label="recovered rho", sharex=True, zero=False)
 
@@ -302,11 +289,8 @@ def confusion_curves(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def smallest_detectable(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Smallest detectable rho against the number of agents, one line per number of scenes, one panel a head."""
-    lines = [
-        Line(f"{m} scenes", own.agents.to_numpy(), own.smallest.to_numpy(), f"{readout} head")
-        for readout, table in tables.items()
-        for m, own in table.groupby("scenes")
-    ]
+    each = [(readout, m, own) for readout, table in tables.items() for m, own in table.groupby("scenes")]
+    lines = [Line(f"{m} scenes", o.agents.to_numpy(), o.smallest.to_numpy(), f"{r} head") for r, m, o in each]
     known = all(np.isfinite(line.y).all() for line in lines)  # one agent has no variance
     axis = lambda ax: ax.set(xscale="log", yscale="log" if known else "linear", xlabel="agents")  # noqa: E731
     how = {"label": "smallest detectable rho", "palette": "flare", "zero": False}

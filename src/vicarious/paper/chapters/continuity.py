@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,9 +57,8 @@ def logistic(x: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
     asymptotes by least squares.
     """
     gap, span = np.diff(x).min(), np.ptp(x)
-    middle, scale = np.meshgrid(
-        np.linspace(x.min() - span / 2, x.max() + span / 2, MIDPOINTS), np.geomspace(gap, span, SCALES)
-    )
+    middle = np.linspace(x.min() - span / 2, x.max() + span / 2, MIDPOINTS)
+    middle, scale = np.meshgrid(middle, np.geomspace(gap, span, SCALES))
     basis = lambda dose: expit((np.atleast_1d(dose)[:, None] - middle.ravel()) / scale.ravel())  # noqa: E731  [L, grid]
     shape, new = basis(x), basis(at)[0]
     centred, mean = shape - shape.mean(0), y.mean(1, keepdims=True)
@@ -95,10 +94,8 @@ def left_out(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return dict.fromkeys(("smooth", "step"), np.full(len(y), np.nan))
     rivals = {"smooth": logistic} | {k: partial(steps, count=k) for k in STEPS}
     others = [np.arange(len(x)) != i for i in range(len(x))]
-    error = {
-        name: np.mean([(f(x[o], y[:, o], at=x[~o][0]) - y[:, ~o][:, 0]) ** 2 for o in others], axis=0)
-        for name, f in rivals.items()
-    }
+    miss = lambda f, o: (f(x[o], y[:, o], at=x[~o][0]) - y[:, ~o][:, 0]) ** 2  # noqa: E731
+    error = {name: np.mean([miss(f, o) for o in others], axis=0) for name, f in rivals.items()}
     scale = np.where(np.ptp(y, axis=1) > 0, y.var(1), np.nan)
     return {"smooth": error["smooth"] / scale, "step": np.minimum(*(error[k] for k in STEPS)) / scale}
 
@@ -144,7 +141,9 @@ def scores(e: Results, readout: str, families: Sequence[str]) -> pd.DataFrame:
         passed, failed = e.split_by_gate(readout, family)
         seeds = passed if family == "recurrent" else sorted([*passed, *failed])
         for curve in ("looks", "whole", "axis"):
-            x, y = e.curve(readout, seeds, family) if curve == "looks" else e.moved(readout, seeds, curve, family)
+            x, y = (
+                e.curve(readout, seeds, family) if curve == "looks" else e.moved(readout, seeds, curve, family=family)
+            )
             found = {"lead": lead(x, y), "jump": jump(y), "roughness": roughness(x, y)}
             parts.append(pd.DataFrame({"seed": seeds, "of": family, "curve": curve, **found}))
     return pd.concat(parts, ignore_index=True).dropna(subset="lead")
@@ -201,6 +200,14 @@ def _smooth(e: Results, seeds: list[int]) -> np.ndarray:
     return lead(*e.curve("reward", seeds))
 
 
+def _stepped(e: Results, seeds: list[int]) -> np.ndarray:
+    return -_smooth(e, seeds)
+
+
+def _steepest(e: Results, seeds: list[int]) -> np.ndarray:
+    return jump(_curve(e, seeds))
+
+
 def _steep(e: Results, seeds: list[int]) -> np.ndarray:
     return e.rho("reward", seeds, s=S_HIGH) - e.rho("reward", seeds, s=0.0)
 
@@ -219,14 +226,7 @@ def _along(shape: Callable, worse: Callable) -> Callable[[Results, list[int]], n
 ROWS = [
     *rule("P3", _steep, (_curve, _rank_correlation), _patch_contrast),
     *rule("P3/conduct", partial(animacy, "reward")),
-    *rule(
-        "P4",
-        _smooth,
-        lambda e, seeds: jump(_curve(e, seeds)),
-        _along(lead, np.minimum),
-        _along(lambda x, y: jump(y), np.maximum),
-        lambda e, seeds: -_smooth(e, seeds),
-    ),
+    *rule("P4", _smooth, _steepest, _along(lead, np.minimum), _along(lambda x, y: jump(y), np.maximum), _stepped),
 ]
 
 
@@ -237,9 +237,7 @@ def spectrum(results: Results, readout: str, confused: float | None, mark: float
     return draw_similarity(lines, mark, confused=confused, size=(7.2, 4.8), inside=True)
 
 
-def surfaces(
-    table: pd.DataFrame, readout: str, panels: list[tuple[str, float]], confused: float | None
-) -> pd.DataFrame:
+def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple], confused: float | None) -> pd.DataFrame:
     """Mean rho by similarity and purpose, one panel per family and exposure; hatched where self and other are confused.
 
     table: columns family, exposure, readout, similarity, purpose and rho, over agents.
@@ -310,9 +308,7 @@ def erasure(table: pd.DataFrame, readout: str) -> pd.DataFrame:
     table: interventions of agents, with rho; intact codes are those of path `axis` at alpha 0.
     """
     own = table[(table.readout == readout) & (table.alpha == np.where(table.path == "axis", 0, 1))]
-    lines = [
-        over_similarity(own[(own.mover == mover) & (own.path == path)], "rho", name, f"{mover} moves")
-        for mover in ("other", "self")
-        for path, name in ERASED.items()
-    ]
+    at = product(("other", "self"), ERASED.items())
+    parts = [(own[(own.mover == mover) & (own.path == path)], name, f"{mover} moves") for mover, (path, name) in at]
+    lines = [over_similarity(part, "rho", *named) for part, *named in parts]
     return draw_similarity(lines, columns=2, size=(4.4, 3.4), label=f"rho, {readout} head")

@@ -5,6 +5,7 @@ Both fine-tune converged heads.  Arrays are over agents first: [n, ...].
 
 from __future__ import annotations
 
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +17,9 @@ from ... import metrics, stats
 from ...config import Stage
 from .. import studies
 from ..plots import COLOURS, AxisOf, Line, draw, similarity_axis, training_axis, turned
-from ..results import FULL, Results
+from ..results import FULL, Agents, Curve, Results
 from ..results import rho as ask_rho
-from ..studies import Parameters, Sweep, similarity
+from ..studies import Parameters, Sweep, agents, similarity
 from ..verdicts import NULL, rule
 from .stimuli import HALF, at_place, place
 
@@ -29,9 +30,7 @@ class Extinction(Sweep):
     chapter: ClassVar[str] = "09-extinction"
 
     similarity: float = similarity()
-    rate: float = Field(
-        1e-3, gt=0, le=0.1, description="constant learning rate of the reward model once labels are given"
-    )
+    rate: float = Field(1e-3, gt=0, le=0.1, description="learning rate of the reward model once labels are given")
 
     def agents(self) -> list[Stage]:
         return studies.extinction(self.profile, self.seeds, self.rate)
@@ -41,13 +40,9 @@ class Leakage(Parameters):
     chapter: ClassVar[str] = "10-leakage"
     amount: ClassVar[str] = "leaking"
 
-    seeds: int = Field(
-        studies.PROFILES["paper"].leaking, ge=1, le=1000, description="number of independently trained agents"
-    )
+    seeds: int = agents("leaking")
     similarity: float = similarity("at which the residue is read, cos(angle)")
-    weight_decay: float = Field(
-        0.0, ge=0, le=10, description="a further weight decay once the coupling has ceased, 0 for none"
-    )
+    weight_decay: float = Field(0.0, ge=0, le=10, description="a further one once the coupling has ceased, 0 for none")
 
     def agents(self) -> list[Stage]:
         return studies.leakage(self.profile, self.seeds, (self.weight_decay,) if self.weight_decay else ())
@@ -56,15 +51,13 @@ class Leakage(Parameters):
 # Extinction
 
 
-def after(
-    e: Results, seeds: list[int], exposure: float, s: float | None = None, readout: str = "reward", **where
-) -> tuple[np.ndarray, np.ndarray]:
+def after(e: Results, seeds: list[int], exposure: float, s: float | None = None, **where) -> Curve:
     """Updates [U] since a converged head was given an exposure, and coefficients [n, U].
 
-    where: kind, mover, withheld and until, unless as usual, and the side of the glass on which the mover was.
+    where: readout, kind, mover, withheld and until, unless as usual, and the side of the glass on which the mover was.
     """
-    usual = {"kind": "empathy", "mover": "other", "withheld": "nothing", "until": 1.0}
-    return e.ask("extinction", seeds, s, "update", exposure=exposure, readout=readout, **(usual | where))
+    usual = {"readout": "reward", "kind": "empathy", "mover": "other", "withheld": "nothing", "until": 1.0}
+    return e.ask("extinction", seeds, s, "update", exposure=exposure, **(usual | where))
 
 
 def fine_tuned(e: Results, readout: str = "reward") -> list[int]:
@@ -72,7 +65,7 @@ def fine_tuned(e: Results, readout: str = "reward") -> list[int]:
     return sorted(e.pick("extinction", readout=readout, withheld="nothing", exposure=1.0, until=1.0).seed.unique())
 
 
-def competent(e: Results, head: str) -> tuple[list[int], list[int]]:
+def competent(e: Results, head: str) -> Agents:
     """Seeds that pass the head's gate at p = 0 and whose own slope is within it when all is over, and the others."""
     passed, failed = e.split_by_gate(head, exposure=0.0)
     if not e.has("extinction"):
@@ -83,7 +76,7 @@ def competent(e: Results, head: str) -> tuple[list[int], list[int]]:
     return good, [s for s in seeds if s not in good]
 
 
-def labelled(e: Results, exposure: float, seeds: list[int], readout: str = "reward") -> tuple[np.ndarray, np.ndarray]:
+def labelled(e: Results, exposure: float, seeds: list[int], readout: str = "reward") -> Curve:
     """Labelled eventful episodes seen by update, repeats counted, and different ones: means over agents, [U] each."""
     t = e.pick("progress", readout=readout, withheld="nothing", until=1.0, exposure=exposure)
     mean = t[t.seed.isin(seeds)].groupby("update")[["labelled", "different"]].mean()
@@ -116,9 +109,7 @@ def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.
 # Leakage
 
 
-def course(
-    e: Results, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials
-) -> tuple[np.ndarray, np.ndarray]:
+def course(e: Results, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials) -> Curve:
     """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
 
     dials: weight_decay and head_width, `USUAL` unless said otherwise, and past, times the updates of convergence, by
@@ -173,7 +164,7 @@ def taste(e: Results, seeds: list[int], mover: str = "self", s: float = 1.0) -> 
     return near(e, seeds, "alien", 0.0, mover, s) - near(e, seeds, "recurrent", 0.0, mover, s)
 
 
-def both_competent(e: Results, head: str) -> tuple[list[int], list[int]]:
+def both_competent(e: Results, head: str) -> Agents:
     """Seeds whose agents of both tests are competent, and those where one is not."""
     groups = [e.split_by_gate(head, "alien"), e.split_by_gate(head), e.split_by_gate(head, exposure=FULL)]
     asked = set.intersection(*({*passed, *failed} for passed, failed in groups))
@@ -244,9 +235,8 @@ def paused(results: Results, seeds: list[int], levels: tuple[float, ...]) -> pd.
     """rho while labels are given, and after they stop."""
     last = after(results, seeds, 1.0, until=0.5)[0][-1]
     lines = [Line("labels, then none", *after(results, seeds, 1.0, s, until=0.5), f"s = {s:g}") for s in levels]
-    for s in levels:
-        x, y = after(results, seeds, 0.0, s)
-        lines.append(Line("never a label", x[x <= last], y[:, x <= last], f"s = {s:g}"))
+    never = {s: after(results, seeds, 0.0, s) for s in levels}
+    lines += [Line("never a label", x[x <= last], y[:, x <= last], f"s = {s:g}") for s, (x, y) in never.items()]
     axis = lambda ax: (ax.axvspan(last / 2, last, color="0.93", zorder=0), ax.set_xlabel("updates"))  # noqa: E731
     return draw(lines, "update", axis=axis, columns=2, size=(4.2, 3.2), label="rho, reward head", sharey=False)
 
@@ -254,21 +244,16 @@ def paused(results: Results, seeds: list[int], levels: tuple[float, ...]) -> pd.
 def decoupled(results: Results, seeds: list[int], levels: tuple[float, ...], **dials) -> pd.DataFrame:
     """rho of the value function since all coupling ceased, and of one that never was coupled; dials: as of `course`."""
     named = {1.0: "coupled before", 0.0: "never coupled"}
-    lines = [
-        Line(name, *course(results, seeds, kappa, s, **dials), f"s = {s:g}")
-        for s in levels
-        for kappa, name in named.items()
-    ]
+    at = product(levels, named.items())
+    lines = [Line(name, *course(results, seeds, kappa, s, **dials), f"s = {s:g}") for s, (kappa, name) in at]
     return draw(lines, "update", axis=training_axis(lines[0].x[-1], "updates since"), label="rho, value function")
 
 
 def tastes(panels: dict[str, dict[str, np.ndarray]], valences: list[float]) -> pd.DataFrame:
     """Value of what is near by what it is worth to the self: panel -> world -> [n, K], pale lines agents."""
-    at = zip((-0.04, 0.04), (worlds for worlds in zip(*(p.items() for p in panels.values()), strict=True)), strict=True)
-    lines = [
-        Line(name, np.array(valences) + shift, y, title, agents=True)
-        for shift, worlds in at
-        for title, (name, y) in zip(panels, worlds, strict=True)
-    ]
+    lines = []
+    for title, worlds in panels.items():
+        for shift, (name, y) in zip((-0.04, 0.04), worlds.items(), strict=True):
+            lines.append(Line(name, np.array(valences) + shift, y, title, agents=True))
     axis = lambda ax: (ax.set_xticks(valences, [f"{v:g}" for v in valences]), ax.set_xlabel("worth to the self"))  # noqa: E731
     return draw(lines, "worth", axis=axis, columns=2, size=(4.4, 3.5), label="near less far, over the slope", bars=True)

@@ -18,7 +18,7 @@ from ...metrics import CONTROLS
 from ...stats import Interval
 from .. import studies
 from ..plots import COLOURS, Line, draw, draw_similarity, grid, over_similarity
-from ..results import Results, rho
+from ..results import Agents, Results, rho
 from ..studies import Sweep, similarity
 from ..verdicts import FAMILIES as PLANNED
 from ..verdicts import Prediction, rule
@@ -52,7 +52,7 @@ def rho_of(mode: str) -> Callable[..., np.ndarray]:
     return Results.rho if mode == "observed" else Results.foreseen
 
 
-def split_by_gate(mode: str, family: str, e: Results, readout: str) -> tuple[list[int], list[int]]:
+def split_by_gate(mode: str, family: str, e: Results, readout: str) -> Agents:
     """Seeds that are competent, and those that are not; in imagination: whose own contact is foreseen within 20%."""
     passed, failed = e.split_by_gate(readout, family)
     if mode == "observed":
@@ -76,14 +76,14 @@ def summary(e: Results, readout: str) -> pd.DataFrame:
     for family in [f for f in EVERY if f in e.families]:
         passed, failed = e.split_by_gate(readout, family)
         seeds = sorted(passed + failed)
-        own, at = e.rho(readout, seeds, family, "self", 1.0), e.rho(readout, seeds, family)
+        own, at = e.rho(readout, seeds, family, mover="self", s=1.0), e.rho(readout, seeds, family)
         r2 = e.pick("measures", measure="reward_r2", family=family, exposure=e.exposure)
         able = split_by_gate("imagined", family, e, readout)[0]
         row = {"family": family, "agents": len(seeds), "competent": len(passed), "own slope": own.mean()}
         row |= {"own R2": r2.value.mean(), "AUC who moved": _mean(e.measure("auc", seeds, family)), "rho": at.mean()}
-        row |= {"animacy contrast": (at - e.rho(readout, seeds, family, "drifter")).mean()}
+        row |= {"animacy contrast": (at - e.rho(readout, seeds, family, mover="drifter")).mean()}
         row |= {"excess over inputs": e.excess(readout, seeds, at).mean(0).min()}
-        row |= {"imagined own slope": _mean(e.foreseen(readout, passed, family, "self", 1.0))}
+        row |= {"imagined own slope": _mean(e.foreseen(readout, passed, family, mover="self", s=1.0))}
         rows.append(row | {"imagined rho": _mean(e.foreseen(readout, able, family))})
     return pd.DataFrame(rows).set_index("family")
 
@@ -103,7 +103,7 @@ def views(e: Results, readout: str) -> pd.DataFrame:
         for view, (passed, _) in own.items():
             found = stats.interval(e.rho(readout, seeds, family, view=view))
             row = {"family": family, "view": view, "agents": len(seeds), "competent": len(set(seeds) & set(passed))}
-            row |= {"own slope": e.rho(readout, seeds, family, "self", 1.0, view=view).mean()}
+            row |= {"own slope": e.rho(readout, seeds, family, mover="self", s=1.0, view=view).mean()}
             row |= {"AUC who moved": _mean(e.measure("auc", seeds, family, view=view))}
             rows.append(row | {"estimate": found.estimate, "low": found.low, "high": found.high})
     return pd.DataFrame(rows)
@@ -122,29 +122,21 @@ def outside(table: pd.DataFrame, measures: pd.DataFrame, s: float) -> pd.DataFra
     for (eventful, family), own in found.groupby(level=["eventful", "family"], sort=False):
         seeds = list(own.index.get_level_values("seed"))
         agents = t[(t.family == family) & (t.eventful == eventful)]
-        at = lambda mover, s, agents=agents, seeds=seeds: stats.interval(rho(agents[agents.mover == mover], seeds, s))  # noqa: E731
         means = own[["own_slope", "value_r", "gain", "gain_scripted"]].mean()
         means.index = ["own slope", "r with V_pi", "own reward", "scripted"]
-        row = {
-            "family": family,
-            "eventful": eventful,
-            "agents": len(seeds),
-            "competent": int(own.passed.sum()),
-            **means,
-        }
-        rows.append(row | {"rho": at("other", s), "drifter": at("drifter", s), "orthogonal": at("other", 0.0)})
-    return (
-        pd.DataFrame(rows)
-        .sort_values(["eventful", "family"], ascending=[False, True])
-        .set_index(["family", "eventful"])
-    )
+        row = {"family": family, "eventful": eventful, "agents": len(seeds), "competent": int(own.passed.sum())}
+        read = {"rho": ("other", s), "drifter": ("drifter", s), "orthogonal": ("other", 0.0)}
+        found = {k: stats.interval(rho(agents[agents.mover == who], seeds, x)) for k, (who, x) in read.items()}
+        rows.append({**row, **means, **found})
+    table = pd.DataFrame(rows).sort_values(["eventful", "family"], ascending=[False, True])
+    return table.set_index(["family", "eventful"])
 
 
 def _mean(x: np.ndarray) -> float:
     return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
 
 
-def pooled(e: Results, readout: str, beyond: bool = False, gated: bool = True) -> Interval:
+def pooled(beyond: bool, readout: str, e: Results, gated: bool = True) -> Interval:
     """Where rho (or the excess over inputs) of one more family would lie: random effects over families, observed.
 
     gated: from competent agents of families that count, else from all agents of all families.
@@ -162,10 +154,6 @@ def pooled(e: Results, readout: str, beyond: bool = False, gated: bool = True) -
         effects.append(own.mean())
         variances.append(own.var(ddof=1) / len(own))
     return stats.prediction_interval(np.array(effects), np.array(variances))
-
-
-def _pooled(beyond: bool, head: str, e: Results, gated: bool) -> Interval:
-    return pooled(e, head, beyond, gated)
 
 
 def properties(e: Results, readout: str) -> pd.DataFrame:
@@ -216,9 +204,8 @@ def intervals(e: Results, readout: str) -> pd.DataFrame:
 
 
 def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) -> dict:
-    found = stats.interval(x)
-    where = {"panel": panel, "family": family, "mode": mode, "counts": counted, "n": found.n}
-    return {**where, "estimate": found.estimate, "low": found.low, "high": found.high}
+    where = {"panel": panel, "family": family, "mode": mode, "counts": counted}
+    return where | vars(stats.interval(x))
 
 
 def _case(part: str, head: str, family: str, mode: str) -> Prediction:
@@ -226,7 +213,7 @@ def _case(part: str, head: str, family: str, mode: str) -> Prediction:
     at = lambda head, e, seeds, **where: rho_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
     looks = lambda head, e, seeds: at(head, e, seeds) - at(head, e, seeds, s=0.0)  # noqa: E731
     beyond = lambda head, e, seeds: e.excess(head, seeds, at(head, e, seeds))  # noqa: E731
-    like = {"a": lambda: rule("P2a", at, looks), "b": lambda: rule("P2b", beyond)}[part]()
+    like = rule("P2a", at, looks) if part == "a" else rule("P2b", beyond)
     own = {"id": f"P6{part}/{head}/{family}/{mode}", "claim": f"{family} {mode}", "family": family, "planned": PLANNED}
     return replace(next(r for r in like if r.head == head), **own, agents=partial(split_by_gate, mode, family))
 
@@ -236,8 +223,8 @@ def _cases(part: str, head: str, e: Results) -> list[Prediction]:
 
 
 ROWS = [
-    *rule("P6a", rho_at, looks_contrast, cases=partial(_cases, "a"), pooled=partial(_pooled, False)),
-    *rule("P6b", excess, cases=partial(_cases, "b"), pooled=partial(_pooled, True)),
+    *rule("P6a", rho_at, looks_contrast, cases=partial(_cases, "a"), pooled=partial(pooled, False)),
+    *rule("P6b", excess, cases=partial(_cases, "b"), pooled=partial(pooled, True)),
 ]
 
 
@@ -269,10 +256,9 @@ def families(rows: pd.DataFrame, bars: dict[str, float]) -> pd.DataFrame:
 def by_view(rows: pd.DataFrame) -> pd.DataFrame:
     """Coefficients by view of the world, a line a family: rows of `views`."""
     seen, groups = list(dict.fromkeys(rows["view"])), list(rows.groupby("family", sort=False))
-    lines = [
-        Line(family, np.arange(len(own)) + 0.06 * (i - 1), (own.estimate, own.low, own.high), bounds=True)
-        for i, (family, own) in enumerate(groups)
-    ]
+    at = [np.arange(len(own)) + 0.06 * (i - 1) for i, (_, own) in enumerate(groups)]
+    known = [(own.estimate, own.low, own.high) for _, own in groups]
+    lines = [Line(family, x, y, bounds=True) for (family, _), x, y in zip(groups, at, known, strict=True)]
     axis = lambda ax: (ax.set_xticks(np.arange(len(seen)), seen), ax.set_xlabel("view of the world"))  # noqa: E731
     draw(lines, "view", "rho", axis, size=(6.4, 3.6), label="rho", inside=True, bars=True)
     return rows[["family", "view", "estimate", "low", "high"]]

@@ -82,10 +82,9 @@ ROWS = [
 
 def code_similarity(results: Results, measures: dict[str, str], mark: float) -> pd.DataFrame:
     """Measures of the codes against similarity, one panel each, world model and controls; measures: name -> title."""
-    tables = {
-        title: results.measures.query("measure == @name and mover == 'other'") for name, title in measures.items()
-    }
-    lines = [line for title, table in tables.items() for line in by_family(table, "value", title)]
+    own, lines = results.measures[results.measures.mover == "other"], []
+    for name, title in measures.items():
+        lines += by_family(own[own.measure == name], "value", title)
     return draw_similarity(lines, mark, y="value", size=(3.7, 3.5), label="", sharey=False, sharex=True)
 
 

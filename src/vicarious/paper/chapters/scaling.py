@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from ... import metrics, stats
 from ...config import Stage
 from .. import studies
 from ..plots import Line, draw
-from ..results import Results, rho
-from ..studies import AXES, Parameters, similarity
+from ..results import Agents, Results, rho
+from ..studies import AXES, Parameters, agents, similarity
 from ..verdicts import rule
 
 COMPETENT = 0.9  # own-reward R2 at which capacities are compared
@@ -35,9 +36,7 @@ PANELS = {"columns": 2, "size": (3.7, 2.9), "inside": True, "palette": "viridis_
 
 class _Scaling(Parameters):
     amount: ClassVar[str] = "scaled"
-    seeds: int = Field(
-        studies.PROFILES["paper"].scaled, ge=1, le=1000, description="number of independently trained agents"
-    )
+    seeds: int = agents("scaled")
     similarity: float = similarity("at which the verdicts are read, cos(angle)")
 
     def agents(self) -> list[Stage]:
@@ -116,13 +115,9 @@ def outcomes(e: Results, s: float | None = None, bar: float = COMPETENT) -> pd.D
     """One row per agent, of the columns `AGENT`: reached, matched, own, final and r2 as in `Along`."""
     agents, updates, found = over_training(e, s)
     place = stats.crossing(found["r2"], bar)
-    read = {
-        "reached": interpolated(np.broadcast_to(updates, found["r2"].shape), place),
-        "matched": interpolated(found["rho"], place),
-        "own": interpolated(found["own"], place),
-        "final": found["rho"][:, -1],
-        "r2": found["r2"][:, -1],
-    }
+    at = {"reached": np.broadcast_to(updates, found["r2"].shape), "matched": found["rho"], "own": found["own"]}
+    read = {name: interpolated(y, place) for name, y in at.items()}
+    read |= {"final": found["rho"][:, -1], "r2": found["r2"][:, -1]}
     return pd.DataFrame(read, index=agents)[list(OUTCOMES)].reset_index()
 
 
@@ -146,9 +141,7 @@ def selected(table: pd.DataFrame, axis: str, exposure: float, family: str = SWEP
     return t[np.all([t[size] == n for size, n in fixed.items()], axis=0)].assign(level=lambda x: x[AXES[axis].column])
 
 
-def along(
-    e: Results, table: pd.DataFrame, axis: str, exposure: float, family: str = SWEPT, seeds: list[int] | None = None
-) -> Along:
+def along(e: Results, table: pd.DataFrame, axis: str, exposure: float, family=SWEPT, seeds=None) -> Along:
     """One axis at one exposure from `outcomes`, over the given seeds (all that have every level by default)."""
     rows = selected(table, axis, exposure, family)
     seeds = everyone(rows) if seeds is None else seeds
@@ -168,11 +161,8 @@ def _auc(e: Results, agents: pd.DataFrame) -> float:
     """Mean AUC of who moved over world models of one size."""
     measures = e.measures
     sizes = [c for c in SIZES if c in measures and not c.startswith("head")]
-    own = (
-        measures[(measures.measure == "auc") & (measures.mover == "other") & (measures.state > 0)]
-        if sizes
-        else measures[:0]
-    )
+    own = measures[(measures.measure == "auc") & (measures.mover == "other")]
+    own = own[own.state > 0] if sizes else own[:0]
     own = own[(own[sizes] == agents.iloc[0][sizes].to_numpy(float)).all(axis=1)]
     found = rho(own, sorted(own.seed.unique()), e.s, value="value")
     return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
@@ -198,7 +188,7 @@ def slopes(axis: str, exposure: str | float, e: Results, seeds: list[int]) -> np
     return along(e, outcomes(e), axis, float(exposure), seeds=seeds).slope()
 
 
-def measurable(axis: str, exposure: str | float, e: Results, head: str = "") -> tuple[list[int], list[int]]:
+def measurable(axis: str, exposure: str | float, e: Results, head: str = "") -> Agents:
     """Seeds whose slope can be read, and those with too few competent levels."""
     table, exposure = outcomes(e), float(exposure)
     seeds = everyone(selected(table, axis, exposure))
@@ -264,15 +254,14 @@ def capacity(results: Results, table: pd.DataFrame, axes: Sequence[str]) -> pd.D
     table: from `outcomes`.  Lines are means over agents with 95% intervals, both exposures; pixels grey.
     """
     lines = []
+    reads = {"matched": "where own R2 = .9", "final": "at the end of training"}
     for axis in axes:
         families = [(SWEPT, p, f"world model, p = {p:g}") for p in (0.0, 0.1)]
         if AXES[axis].part != "model" and len(selected(table, axis, 0.0, "pixels")):
             families.append(("pixels", 0.0, "pixels, p = 0"))
-        for read, when in (("matched", "where own R2 = .9"), ("final", "at the end of training")):
-            for family, p, name in families:
-                found = along(results, table, axis, p, family)
-                panel = f"{AXES[axis].label}, {when}"
-                lines.append(Line(name, found.levels, getattr(found, read), panel, counts=found.counts))
+        for (read, when), (family, p, name) in product(reads.items(), families):
+            found, panel = along(results, table, axis, p, family), f"{AXES[axis].label}, {when}"
+            lines.append(Line(name, found.levels, getattr(found, read), panel, counts=found.counts))
     return draw(lines, "level", "rho", lambda ax: ax.set(xscale="log"), columns=2, size=(3.7, 2.9), sharey=False)
 
 

@@ -5,6 +5,7 @@ Arrays are over agents first: [n, ...].
 
 from __future__ import annotations
 
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...config import Stage
 from ...watch import EARLY
 from .. import studies
 from ..plots import Line, draw, heat, plt, training_axis
-from ..results import Results
+from ..results import Agents, Curve, Results
 from ..studies import Sweep, similarity
 from ..verdicts import rule
 from .calibration import CELL, LOOKS, determination, icc, slope, split_half
@@ -38,27 +39,19 @@ class Stimuli(Sweep):
     chapter: ClassVar[str] = "08-stimuli"
 
     similarity: float = similarity("at which kinds and precision are read, cos(angle)")
-    taught: float = Field(
-        1.0, gt=0, le=1, description="share p of the other's contacts labelled for the heads beside those without any"
-    )
+    taught: float = Field(1.0, gt=0, le=1, description="share p of the other's contacts labelled for the second heads")
 
     def agents(self) -> list[Stage]:
         watched = studies.development(self.profile, self.seeds, (0.0, self.taught))
         return list(dict.fromkeys([*studies.calibration(self.profile, self.seeds), *watched]))
 
 
-def over_training(
-    e: Results,
-    readout: str,
-    kind: str,
-    exposure: float,
-    seeds: list[int],
-    mover: str = "other",
-    s: float | None = None,
-    **where,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Updates [U] and coefficients [n, U] in joint training; of one half of the scenes or of both; where: e.g. family."""
-    at = {"readout": readout, "kind": kind, "exposure": exposure, "mover": mover, "family": "recurrent"}
+def over_training(e: Results, readout: str, kind: str, exposure: float, seeds: list[int], s=None, **where) -> Curve:
+    """Updates [U] and coefficients [n, U] in joint training, at similarity s or the results' own.
+
+    where: family, mover, and the half of the scenes, unless as usual.
+    """
+    at = {"readout": readout, "kind": kind, "exposure": exposure, "mover": "other", "family": "recurrent"}
     return e.ask("development", seeds, s, "update", **(at | where))
 
 
@@ -131,17 +124,14 @@ def factors(x: np.ndarray) -> np.ndarray:
     return values / values.sum()
 
 
-def reliability_over_training(
-    e: Results, seeds: list[int], readout: str, kind: str, exposures: list[float]
-) -> pd.DataFrame:
+def reliability_over_training(e: Results, seeds: list[int], readout: str, kind: str, exposures: list) -> pd.DataFrame:
     """Precision at every checkpoint of joint training.
 
     Columns update; estimate, low, high: split-half reliability over agents of all exposures together; error: standard
     error of measurement, from how far halves of the scenes differ; spread: of agents within an exposure.
     """
-    halves = np.stack(
-        [[over_training(e, readout, kind, p, seeds, half=h)[1] for h in (0, 1)] for p in exposures]
-    )  # [P, halves, n, U]
+    at = lambda p, half: over_training(e, readout, kind, p, seeds, half=half)[1]  # noqa: E731
+    halves = np.stack([[at(p, half) for half in (0, 1)] for p in exposures])  # [P, halves, n, U]
     updates, rows = over_training(e, readout, kind, exposures[0], seeds)[0], []
     for i, update in enumerate(updates):
         x = halves[..., i].transpose(2, 0, 1)  # [n, P, halves]
@@ -152,12 +142,10 @@ def reliability_over_training(
     return pd.DataFrame(rows, columns=["update", "estimate", "low", "high", "error", "spread"])
 
 
-def early_and_final(
-    e: Results, readout: str, kind: str, exposure: float, seeds: list[int], share: float = EARLY
-) -> np.ndarray:
-    """Coefficients [n, 2] at this share of joint training and at its end."""
+def early_and_final(e: Results, readout: str, kind: str, exposure: float, seeds: list[int]) -> np.ndarray:
+    """Coefficients [n, 2] at `EARLY` of joint training and at its end."""
     updates, rho = over_training(e, readout, kind, exposure, seeds)
-    return rho[:, [int(np.argmin(np.abs(updates - share * updates[-1]))), -1]]
+    return rho[:, [int(np.argmin(np.abs(updates - EARLY * updates[-1]))), -1]]
 
 
 def forecast(x: np.ndarray, splits: int = 50) -> np.ndarray:
@@ -188,7 +176,7 @@ def _moments(sums: np.ndarray) -> np.ndarray:
         return np.stack([xx - x * x / n, yy - y * y / n, xy - x * y / n]) / n
 
 
-def measured(e: Results, head: str = "") -> tuple[list[int], list[int]]:
+def measured(e: Results, head: str = "") -> Agents:
     """Seeds whose agents pass both heads' gates wherever a coupling or an exposure was given, and that of the reward
     model where they were watched; and the others."""
     g = e.pick("gates", family="recurrent")
@@ -196,7 +184,7 @@ def measured(e: Results, head: str = "") -> tuple[list[int], list[int]]:
     if e.has("precision"):
         passed = passed[passed.index.isin(e.table("precision").seed.unique())]
     if e.has("development"):
-        own = over_training(e, "reward", "empathy", e.exposure, list(passed.index), "self")[1][:, -1]
+        own = over_training(e, "reward", "empathy", e.exposure, list(passed.index), mover="self")[1][:, -1]
         passed &= np.abs(own - 1) <= metrics.TOLERANCE
     return sorted(passed.index[passed]), sorted(passed.index[~passed])
 
@@ -225,18 +213,15 @@ def _planted(e: Results, seeds: list[int]) -> np.ndarray:
     return np.stack([e.recovered("reward", seeds, s) for s in LOOKS], 1)
 
 
-def _halves(e: Results, seeds: list[int]) -> np.ndarray:
-    """Coefficients [n, designs, halves] of the first set of scenes, over the pooled design."""
+def _halves(e: Results, seeds: list[int]) -> np.ndarray:  # [n, designs, halves], of the first set
     return designed(e, seeds, EVENT, e.s)[:, :, 0, 0]
 
 
-def _sets(e: Results, seeds: list[int]) -> np.ndarray:
-    """Coefficients [n, designs, sets]."""
+def _sets(e: Results, seeds: list[int]) -> np.ndarray:  # [n, designs, sets]
     return designed(e, seeds, EVENT, e.s)[:, :, 0].mean(-1)
 
 
-def _kinds(e: Results, seeds: list[int]) -> np.ndarray:
-    """Coefficients [n, designs, kinds, halves] of the first set of scenes."""
+def _kinds(e: Results, seeds: list[int]) -> np.ndarray:  # [n, designs, kinds, halves], of the first set
     return designed(e, seeds, tuple(KINDS.values()), e.s)[:, :, :, 0]
 
 
@@ -259,26 +244,19 @@ ROWS = rule(
 
 def learning(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """What agents have learnt by update, a panel a measure; table: seed, update, exposure or -1, measure, value."""
-    own = table[table.measure.isin(list(names))]
-    wide = {
-        at: t.pivot_table(index="seed", columns="update", values="value")
-        for at, t in own.groupby(["measure", "exposure"])
-    }
-    lines = [
-        Line(f"p = {p:g}" if p >= 0 else "world model", t.columns.to_numpy(), t.to_numpy(), names[measure])
-        for (measure, p), t in wide.items()
-    ]
+    lines = []
+    for (measure, p), own in table[table.measure.isin(list(names))].groupby(["measure", "exposure"]):
+        wide = own.pivot_table(index="seed", columns="update", values="value")
+        name = f"p = {p:g}" if p >= 0 else "world model"
+        lines.append(Line(name, wide.columns.to_numpy(), wide.to_numpy(), names[measure]))
     return draw(lines, "update", "value", training_axis(table["update"].max()), label="", sharey=False, zero=False)
 
 
 def kinds(results: Results, seeds: list[int], exposures: tuple[float, ...]) -> pd.DataFrame:
     """Coefficients of every kind in joint training: rows are exposures, columns kinds, a line per mover."""
-    lines = [
-        Line(mover, *over_training(results, *kind, p, seeds, mover), f"{name}, p = {p:g}")
-        for p in exposures
-        for name, kind in KINDS.items()
-        for mover in MOVERS
-    ]
+    lines = []
+    for p, (name, kind), mover in product(exposures, KINDS.items(), MOVERS):
+        lines.append(Line(mover, *over_training(results, *kind, p, seeds, mover=mover), f"{name}, p = {p:g}"))
     how = {"columns": len(KINDS), "size": (2.5, 2.7), "label": "coefficient", "sharex": True}
     return draw(lines, "update", axis=training_axis(lines[0].x[-1]), **how)
 
@@ -298,16 +276,11 @@ def multitrait_matrices(matrices: dict[str, np.ndarray], names: list[str]) -> pd
 def precision(tables: dict[str, pd.DataFrame], bar: float) -> pd.DataFrame:
     """Split-half reliability, and standard error beside the spread of agents, by kind and update."""
     at = {name: t["update"].to_numpy() for name, t in tables.items()}
-    said = {
-        "split-half reliability": ["estimate", "low", "high"],
-        "error of measurement": "error",
-        "spread of agents": "spread",
-    }
-    lines = [
-        Line(name, at[name], t[value].to_numpy().T, panel, bounds=panel.startswith("split"))
-        for panel, value in said.items()
-        for name, t in tables.items()
-    ]
+    said = {"split-half reliability": ["estimate", "low", "high"]}
+    said |= {"error of measurement": "error", "spread of agents": "spread"}
+    lines = []
+    for (panel, value), (name, t) in product(said.items(), tables.items()):
+        lines.append(Line(name, at[name], t[value].to_numpy().T, panel, bounds=isinstance(value, list)))
     axis = training_axis(max(x[-1] for x in at.values()))
     numbers = draw(lines, "update", "value", axis, label="", sharey=False, zero=False)
     first, *others = plt.gcf().axes
