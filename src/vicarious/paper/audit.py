@@ -1,7 +1,5 @@
 """Whether what is published is what this code makes: some of its results trained again, and compared."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass

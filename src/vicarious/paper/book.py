@@ -1,7 +1,5 @@
 """Rendering the paper: stage its files, execute chapters with papermill, build the pages with jupyter-book."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

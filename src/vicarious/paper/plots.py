@@ -3,8 +3,6 @@
 Every function draws on a new figure and returns the tidy numbers that it drew.  One colour per mover and control.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import tempfile

@@ -1,7 +1,5 @@
 """What pages show beside prose and figures: numbers of figures, verdicts in a line, the explorer, provenance, cost."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """Which runs every study needs, and which of them are published with weights: profiles of sizes, and tables of axes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

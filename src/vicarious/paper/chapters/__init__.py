@@ -4,8 +4,6 @@
 from.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 import re

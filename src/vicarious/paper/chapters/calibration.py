@@ -4,8 +4,6 @@ Planted couplings come back and controls stay silent (DESIGN 5): rules like any 
 supported, every verdict carries a note.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -278,6 +276,17 @@ def recovery(results: Results, seeds: dict[str, list[int]], kinds: tuple[str, ..
         lines.append(Line(f"s = {s:g}", x, y, f"{readout} head, {kind}", agents=True))
     identity = lambda ax: (ax.axline((0, 0), slope=1, color="0.8", zorder=0), ax.set_xlabel("planted kappa"))  # noqa: E731
     return draw(lines, "planted", axis=identity, columns=len(kinds), label="recovered rho", sharex=True, zero=False)
+
+
+def who_moved(identity: pd.DataFrame) -> pd.DataFrame:
+    """A reliability diagram of the probe for who moved; identity: from `codes.reliability`."""
+    own, lines = identity[identity.mover == "other"], []
+    for name, some in {"identical looks": own[own.similarity == 1], "all other looks": own[own.similarity < 1]}.items():
+        weighted = some[["p_self", "share_self"]].mul(some.n_scenes, axis=0).groupby(some["bin"]).sum()
+        x, y = (weighted[column] / some.groupby("bin").n_scenes.sum() for column in weighted)
+        lines.append(Line(name, x.to_numpy(), y.to_numpy()))
+    diagonal = lambda ax: (ax.axline((0, 0), slope=1, color="0.8"), ax.set_xlabel("predicted probability of self"))  # noqa: E731
+    return draw(lines, "p_self", "share_self", diagonal, size=(4.4, 3.4), label="how often it was the self", zero=False)
 
 
 def confusion_curves(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -4,8 +4,6 @@
 Shapes: n agents, L levels of the dose, in ascending order and the same for all agents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -3,8 +3,6 @@
 Both fine-tune converged heads.  Arrays are over agents first: [n, ...].
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import ClassVar
 
@@ -181,13 +179,17 @@ ROWS = [*rule("A", residue, taste, agents=both_competent), *rule("B", _left, age
 
 
 def extinction(
-    results: Results, seeds: list[int], levels: tuple[float, ...], exposures: tuple[float, ...], readout: str = "reward"
+    results: Results, seeds: list[int], levels: tuple, exposures: tuple, readout: str = "reward", by: str = "update"
 ) -> pd.DataFrame:
-    """rho after labels begin, against updates, a panel a similarity."""
-    at = [(s, p, after(results, seeds, p, s, readout)) for s in levels for p in exposures]
-    lines = [Line(f"p = {p:g}", *curve, f"s = {s:g}") for s, p, curve in at]
-    axis = _with_null(training_axis(max(line.x[-1] for line in lines)))
-    return draw(lines, "update", axis=axis, label=f"rho, {readout} head", palette="flare", sharey=False)
+    """rho after labels begin, against updates or (by `episode`) labelled eventful episodes, a panel a similarity."""
+    lines = []
+    for s, p in product(levels, exposures):
+        x, y = after(results, seeds, p, s, readout=readout)
+        x = x if by == "update" else labelled(results, p, seeds, readout)[0]
+        lines.append(Line(f"p = {p:g}", x, y, f"s = {s:g}"))
+    what = "updates" if by == "update" else "labelled eventful episodes"
+    axis = _with_null(training_axis(max(line.x[-1] for line in lines), what))
+    return draw(lines, by, axis=axis, label=f"rho, {readout} head", palette="flare", sharey=False)
 
 
 def _with_null(axis: AxisOf) -> AxisOf:

@@ -1,7 +1,5 @@
 """Chapter 07: whether every family of world models does it, one case for each, and what goes with it (P6)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Chapters 03 and 04: whether codes of self and other are similar (P1), and what heads on them predict (P2, F1)."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ An agent here is a world model of some size with a reward model of some size, of
 once its own-reward R2 has reached `COMPETENT`; what it predicts there is interpolated between the checkpoints around.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -3,8 +3,6 @@
 Arrays are over agents first: [n, ...].
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import ClassVar
 
