@@ -20,7 +20,7 @@ def contender(name, rate, package=None):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(bench.training, "missing", lambda *_: [])
+    monkeypatch.setattr(bench.pipeline, "missing", lambda *_: [])
     monkeypatch.setattr(bench, "ROUND_SECONDS", 0.001)
     monkeypatch.setattr(bench, "ROUNDS", 3)
 

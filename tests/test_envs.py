@@ -9,8 +9,8 @@ pettingzoo_test = pytest.importorskip("pettingzoo.test")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from vicarious import config, episodes, world
-from vicarious.interop import envs
+from vicarious import config, episodes, world  # noqa: E402
+from vicarious.interop import envs  # noqa: E402
 
 
 @pytest.mark.parametrize("options", [{}, {"cfg": config.World(view="centred")}, {"cfg": config.World(noise=0.1)}])

@@ -52,8 +52,8 @@ def test_confusion_does_not_count(found):
 
 
 def test_families_that_differ_make_a_wide_prediction_interval(found):
-    apart = generality.pooled(found, "reward")
-    same = generality.pooled(evidence(n=12, families={name: {} for name in OTHERS}), "reward")
+    apart = generality.pooled(False, "reward", found)
+    same = generality.pooled(False, "reward", evidence(n=12, families={name: {} for name in OTHERS}))
     assert same.n == len(generality.FAMILIES) and apart.n == same.n - 1, "slots are confused"
     assert apart.high - apart.low > 5 * (same.high - same.low)
     assert same.low < 0.4 < same.high

@@ -73,7 +73,7 @@ def evidence(
     moved = moved.assign(family="recurrent", exposure=0.0, kappa=0.0, mover="other")
     more = {"imagined": (foreseen(n, imagined, rng, noise), ONE)} if imagined else {}
     tables = pd.concat([*parts, TRUTH], ignore_index=True), pd.DataFrame(measures)
-    return results.Results.of(*tables, moved, **more)
+    return results.Results.of(*tables, interventions=moved, **more)
 
 
 ONE = pd.Series(1.0, pd.MultiIndex.from_product([("self", "other", "drifter"), ("reward", "value")], names=["m", "r"]))

@@ -52,7 +52,7 @@ def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.nda
         centre, width = {"supported": (-0.3, noise), "contradicted": (0.3, noise), "underpowered": (0.0, 2.0)}[goal]
         return centre + width * noise_of(rng)
     against = criterion.contradicts[0] if criterion.contradicts else None
-    up = -1 if bar.kind in ("below", "at most") else 1
+    up = -1 if bar.kind in ("<", "<=") else 1
     centre = {"supported": bar.value + 0.2 * up, "contradicted": bar.value - 0.2 * up, "underpowered": bar.value}[goal]
     if bar.kind == "null":
         centre = {
@@ -89,18 +89,18 @@ def test_every_bar_is_in_the_text(prediction):
 
 
 def test_the_text_says_the_bar_that_decides():
-    assert Bar("above", 0.1).text("rho") == "lower bound of rho > .1"
+    assert Bar(">", 0.1).text("rho") == "lower bound of rho > .1"
     assert (
-        Bar("above", 0.1).text("transfer", "permutation 95th") == "lower bound of transfer > max(.1, permutation 95th)"
+        Bar(">", 0.1).text("transfer", "permutation 95th") == "lower bound of transfer > max(.1, permutation 95th)"
     )
     assert Bar("null", 0.05).text("rho") == "rho null within .05"
     rng = np.random.default_rng(0)
     x = 0.15 + 0.02 * rng.normal(size=N)
     found = stats.interval(x)
-    assert Bar("above", 0.1).met(found, x) and not Bar("above", 0.2).met(found, x)
-    assert Bar("below", 0.2).met(found, x) and not Bar("below", 0.1).met(found, x)
-    assert Bar("at most", 0.0).met(stats.interval(np.zeros(N)), np.zeros(N)), "a planner that never pays"
-    assert not Bar("below", 0.0).met(stats.interval(np.zeros(N)), np.zeros(N))
+    assert Bar(">", 0.1).met(found, x) and not Bar(">", 0.2).met(found, x)
+    assert Bar("<", 0.2).met(found, x) and not Bar("<", 0.1).met(found, x)
+    assert Bar("<=", 0.0).met(stats.interval(np.zeros(N)), np.zeros(N)), "a planner that never pays"
+    assert not Bar("<", 0.0).met(stats.interval(np.zeros(N)), np.zeros(N))
 
 
 def test_any_of_two_is_enough_for_leakage_and_both_are_needed_against_it():
@@ -123,13 +123,13 @@ def test_a_bar_found_in_the_data_counts_where_it_is_higher():
     x = 0.2 + 0.01 * np.random.default_rng(0).normal(size=N)
     for raised, expected in ((0.05, "supported"), (0.3, "inconclusive")):
         c = Criterion(
-            "transfer", Bar("above", 0.1), (Bar("below", 0.1),), lambda e, s: x, raised=lambda e, s, r=raised: r
+            "transfer", Bar(">", 0.1), (Bar("<", 0.1),), lambda e, s: x, raised=lambda e, s, r=raised: r
         )
         p = Prediction("X", "", "", "", (c,))
         assert p.verdict(p.measure(None, list(range(N)))[0])[0] == expected
 
 
 def test_one_agent_has_no_standard_error():
-    bar, one = Bar("more than 2 SE above", 0), np.array([0.5])
+    bar, one = Bar("2se>", 0), np.array([0.5])
     with np.errstate(all="raise"):
         assert not bar.met(stats.interval(one), one) and bar.p(stats.interval(one), one) == 1.0

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,7 @@ def test_only_reference_agents_are_published_with_weights():
 @pytest.fixture
 def tiny(monkeypatch):
     """A profile of one agent, every kind of cell in miniature."""
-    sizes = studies.Profile(
+    own = dict(
         **dict.fromkeys(("seeds", "sweep", "scaled", "views", "external", "leaking", "dials"), 1),
         families=dict.fromkeys(studies.RECIPES, 1),
         external_sizes={"steps": 200, "worlds": 4},
@@ -186,6 +187,7 @@ def tiny(monkeypatch):
         levels={"latent": (4, 8), "model-width": (8, 16), "head-width": (4, 8), "head-depth": (1, 2)}
         | {"data": (64, 128), "training": (3, 5)},
     )
+    sizes = SimpleNamespace(**(vars(studies.PROFILES["paper"]) | own))
     monkeypatch.setitem(studies.PROFILES, "tiny", sizes)
 
 
@@ -198,7 +200,7 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     found = results.collect(cells, store, exposure=0.5)
     dose, curve = found.curve("value", [0], "pixels")
     assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
-    alpha, moved = found.moved("value", [0], "whole", "pixels")
+    alpha, moved = found.moved("value", [0], "whole", family="pixels")
     assert alpha.tolist() == [0, 0.25, 0.5, 0.75, 1] and moved.shape == (1, 5) and np.isfinite(moved).all()
     assert moved[0, 0] == pytest.approx(found.rho("value", [0], "pixels")[0], abs=1e-3), "not moved is as it was"
 

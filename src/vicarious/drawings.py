@@ -1,13 +1,15 @@
-"""Pictures that the library itself makes: a frame of the chambers, and the fingerprint of an agent."""
+"""Pictures that the library itself makes: a frame of the chambers, a film of them, and the fingerprint of an agent."""
 
-from __future__ import annotations
-
+import base64
+import tempfile
 from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -69,3 +71,24 @@ def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
         ax.set(title=title, xlabel="", ylabel="")
         ax.tick_params(labelsize=8, rotation=0)
     return fig
+
+
+def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
+    """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
+    size = round(states[0].items.shape[2] ** 0.5)
+    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout="none")
+    fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)
+
+    def draw(frame: int) -> list:
+        ax.clear()
+        scene(ax, states[frame], ladder)
+        ax.set_title(captions[frame], fontsize=10)
+        return []
+
+    movie = FuncAnimation(fig, draw, frames=len(states))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "episode.gif"
+        movie.save(path, writer=PillowWriter(fps=2), dpi=80)
+        data = base64.b64encode(path.read_bytes()).decode()
+    plt.close(fig)
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'

@@ -5,17 +5,14 @@ Every function draws on a new figure and returns the tidy numbers that it drew. 
 
 import base64
 import io
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -93,27 +90,31 @@ def draw(
     inside: bool = False,
     bars: bool = False,
     zero: bool = True,
+    levels: bool = False,
     **shared,
 ) -> pd.DataFrame:
     """Curves in panels.  x, y: what they are, as the columns of the numbers call it; scale: where x is drawn.
 
-    palette: of series without a style of their own; inside: legends in the panels; bars: intervals as bars, not bands.
+    palette: of series without a style of their own; inside: every panel has its own series, and legend; bars: intervals
+    as bars, not bands; levels: a logarithmic axis whose ticks are what was drawn.
     Returns panel, series, x, y, low, high.
     """
     lines, rows = list(lines), []
     panels = list(dict.fromkeys(line.panel for line in lines))
     fig, axes = grid(len(panels), columns, size, **{"sharey": True, **shared})
-    others = list(dict.fromkeys(line.series for line in lines if line.style is None and line.series not in STYLES))
-    styles = STYLES | {name: (c, "-") for name, c in zip(others, sns.color_palette(palette, len(others)), strict=True)}
     for ax, panel in zip(axes, panels, strict=True):
+        own = [line for line in lines if line.panel == panel]
+        styles = _styles(own if inside else lines, palette)
         if zero:
             ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-        for line in (line for line in lines if line.panel == panel):
+        for line in own:
             bounds = line.intervals()
             _draw_line(ax, line, scale(line.x), bounds, *(line.style or styles[line.series]), bars)
             rows += [(panel, line.series, *at) for at in zip(line.x, *bounds, strict=True) if np.isfinite(at[1])]
         ax.set_title(panel)
         axis(ax)
+        if levels:
+            _tick_levels(ax, np.unique(np.concatenate([line.x for line in own])))
         if inside:
             ax.legend(fontsize=8)
     fig.supylabel(label, fontsize=11)
@@ -121,6 +122,20 @@ def draw(
         handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         fig.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=9)
     return pd.DataFrame(rows, columns=["panel", "series", x, y, "low", "high"])
+
+
+def _styles(lines: list[Line], palette: str) -> dict[str, tuple]:
+    """Colour and line of every series."""
+    others = list(dict.fromkeys(line.series for line in lines if line.style is None and line.series not in STYLES))
+    return STYLES | {name: (c, "-") for name, c in zip(others, sns.color_palette(palette, len(others)), strict=True)}
+
+
+def _tick_levels(ax: Axes, levels: np.ndarray) -> None:
+    """A logarithmic axis with levels as ticks, the second or third of them where there are many."""
+    levels = levels[:: 1 + (len(levels) > 6) + (len(levels) > 11)]
+    ax.set_xscale("log")
+    ax.set_xticks(levels, [f"{n:g}" if n < 10_000 else f"{n / 1000:.0f}k" for n in levels])
+    ax.minorticks_off()
 
 
 def _draw_line(ax: Axes, line: Line, x: np.ndarray, bounds: tuple, colour: Any, style: str, bars: bool) -> None:
@@ -256,27 +271,6 @@ def training_axis(last: float, label: str = "updates") -> AxisOf:
 
 
 # Pictures of scenes
-
-
-def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
-    """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
-    size = round(states[0].items.shape[2] ** 0.5)
-    fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout="none")
-    fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)
-
-    def draw(frame: int) -> list:
-        ax.clear()
-        drawings.scene(ax, states[frame], ladder)
-        ax.set_title(captions[frame], fontsize=10)
-        return []
-
-    movie = FuncAnimation(fig, draw, frames=len(states))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "episode.gif"
-        movie.save(path, writer=PillowWriter(fps=2), dpi=80)
-        data = base64.b64encode(path.read_bytes()).decode()
-    plt.close(fig)
-    return f'<img alt="{alt}" style="max-width:100%" src="data:image/gif;base64,{data}">'
 
 
 def filmstrip(

@@ -301,6 +301,6 @@ def smallest_detectable(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     each = [(readout, m, own) for readout, table in tables.items() for m, own in table.groupby("scenes")]
     lines = [Line(f"{m} scenes", o.agents.to_numpy(), o.smallest.to_numpy(), f"{r} head") for r, m, o in each]
     known = all(np.isfinite(line.y).all() for line in lines)  # one agent has no variance
-    axis = lambda ax: ax.set(xscale="log", yscale="log" if known else "linear", xlabel="agents")  # noqa: E731
-    how = {"label": "smallest detectable rho", "palette": "flare", "zero": False}
+    axis = lambda ax: ax.set(yscale="log" if known else "linear", xlabel="agents")  # noqa: E731
+    how = {"label": "smallest detectable rho", "palette": "flare", "zero": False, "levels": True}
     return draw(lines, "agents", "smallest", axis, columns=2, size=(4.2, 3.4), **how)

@@ -204,8 +204,8 @@ def half_lives(table: pd.DataFrame) -> pd.DataFrame:
         Line(f"s = {s:g}", t.exposure.to_numpy(), (t.estimate, t.low, t.high), unit, bounds=True)
         for (unit, s), t in own.groupby(["unit", "similarity"], sort=False)
     ]
-    axis = lambda ax: ax.set(xscale="log", yscale="log", xlabel="exposure p")  # noqa: E731
-    how = {"label": "half-life", "palette": "crest", "bars": True, "sharey": False, "zero": False}
+    axis = lambda ax: ax.set(yscale="log", xlabel="exposure p")  # noqa: E731
+    how = {"label": "half-life", "palette": "crest", "bars": True, "sharey": False, "zero": False, "levels": True}
     return draw(lines, "exposure", "half-life", axis, columns=2, size=(4.4, 3.4), **how)
 
 

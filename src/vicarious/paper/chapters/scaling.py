@@ -16,7 +16,7 @@ from pydantic import Field, create_model
 from ... import metrics, stats
 from ...config import Stage
 from .. import studies
-from ..plots import Line, draw
+from ..plots import Line, draw, plt
 from ..results import Agents, Results, rho
 from ..studies import AXES, Parameters, agents, similarity
 from ..verdicts import rule
@@ -260,7 +260,7 @@ def capacity(results: Results, table: pd.DataFrame, axes: Sequence[str]) -> pd.D
         for (read, when), (family, p, name) in product(reads.items(), families):
             found, panel = along(results, table, axis, p, family), f"{AXES[axis].label}, {when}"
             lines.append(Line(name, found.levels, getattr(found, read), panel, counts=found.counts))
-    return draw(lines, "level", "rho", lambda ax: ax.set(xscale="log"), columns=2, size=(3.7, 2.9), sharey=False)
+    return draw(lines, "level", columns=2, size=(3.7, 2.9), sharey=False, levels=True)
 
 
 def paths(results: Results, axes: Sequence[str], exposure: float = 0.0) -> pd.DataFrame:
@@ -307,6 +307,12 @@ def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) ->
         wide = some.pivot_table(index="seed", columns="level", values="matched")
         loss = some.groupby("level").loss.mean().reindex(wide.columns).to_numpy()
         lines.append(Line(AXES[axis].label, loss, wide.to_numpy()))
-    axis_of = lambda ax: (ax.set(xscale="log", xlabel="held-out loss of the world model"), ax.invert_xaxis())  # noqa: E731
     how = {"size": (6.4, 4.0), "label": "rho where own R2 = .9", "inside": True, "bars": True}
-    return draw(lines, "loss", "rho", axis_of, **how)
+    numbers = draw(
+        lines, "loss", axis=lambda ax: ax.set(xscale="log", xlabel="held-out loss of the world model"), **how
+    )
+    ticks = [1, 1.5, 2, 3, 4, 6]
+    plt.gca().set_xticks(ticks, [f"{x:g}" for x in ticks])
+    plt.minorticks_off()
+    plt.gca().invert_xaxis()
+    return numbers
