@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
-from test_predictions import evidence as reference
+from test_verdicts import evidence as reference
 
 from vicarious import metrics
 from vicarious.paper import chapters, results, studies, verdicts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 from sklearn.tree import DecisionTreeRegressor
-from test_predictions import AT_S, evidence
+from test_verdicts import AT_S, evidence
 
 from vicarious import stats
 from vicarious.paper import studies

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_calibration import evidence as calibrating
-from test_predictions import evidence as reference
+from test_verdicts import evidence as reference
 
 from vicarious.paper import chapters, studies, verdicts
 from vicarious.paper.chapters import calibration, extinction, stimuli

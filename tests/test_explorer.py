@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import scipy.stats
-from test_predictions import evidence
+from test_verdicts import evidence
 
 from vicarious import metrics
 from vicarious.paper import site

@@ -3,8 +3,8 @@
 import json
 import multiprocessing
 import os
-import re
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -255,7 +255,7 @@ def test_a_study_says_beforehand_how_much_is_missing(tmp_path):
     process = cli(("recurrent",), tmp_path / "runs", "--workers", "1")
     out, told = process.communicate(timeout=120)
     assert re.search(r"7 results are missing, [\d,]+ core-seconds: about", told) and "on 1 process here" in told
-    assert "4 cells at hand, 4 computed now" in out
+    assert "4 runs at hand, 4 computed now" in out
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_predictions import OTHERS, evidence
+from test_verdicts import OTHERS, evidence
 
 from vicarious import battery, config, metrics
 from vicarious.paper import results

@@ -90,9 +90,7 @@ def test_every_bar_is_in_the_text(prediction):
 
 def test_the_text_says_the_bar_that_decides():
     assert Bar(">", 0.1).text("rho") == "lower bound of rho > .1"
-    assert (
-        Bar(">", 0.1).text("transfer", "permutation 95th") == "lower bound of transfer > max(.1, permutation 95th)"
-    )
+    assert Bar(">", 0.1).text("transfer", "permutation 95th") == "lower bound of transfer > max(.1, permutation 95th)"
     assert Bar("null", 0.05).text("rho") == "rho null within .05"
     rng = np.random.default_rng(0)
     x = 0.15 + 0.02 * rng.normal(size=N)
@@ -122,9 +120,7 @@ def test_any_of_two_is_enough_for_leakage_and_both_are_needed_against_it():
 def test_a_bar_found_in_the_data_counts_where_it_is_higher():
     x = 0.2 + 0.01 * np.random.default_rng(0).normal(size=N)
     for raised, expected in ((0.05, "supported"), (0.3, "inconclusive")):
-        c = Criterion(
-            "transfer", Bar(">", 0.1), (Bar("<", 0.1),), lambda e, s: x, raised=lambda e, s, r=raised: r
-        )
+        c = Criterion("transfer", Bar(">", 0.1), (Bar("<", 0.1),), lambda e, s: x, raised=lambda e, s, r=raised: r)
         p = Prediction("X", "", "", "", (c,))
         assert p.verdict(p.measure(None, list(range(N)))[0])[0] == expected
 

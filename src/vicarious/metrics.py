@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 AGENT = ["seed", "family", "view", "exposure", "kappa"]
-KEYS = {  # of curves in similarity
+KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
-    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past", "stop", "state"),
-    *("model_width", "latent", "head_width", "head_depth", "episodes", "model_updates"),
+    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past", "head_width", "stop", "state"),
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth

@@ -18,11 +18,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -65,8 +65,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^(weights/)?[a-z0-9]+\.(pa
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Published(BaseModel, extra="allow"):
-    """How a published result came about, as far as anything is computed from it."""
+class _Manifest(BaseModel, extra="allow"):
+    """How a result came about, as far as anything is computed from it."""
 
     stage: str
     parent: str | None
@@ -74,10 +74,13 @@ class _Published(BaseModel, extra="allow"):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     commit: str
     device: str
-    tables: list[str] = []
 
 
-class _Cached(_Published):
+class _Published(_Manifest):
+    tables: list[str]
+
+
+class _Cached(_Manifest):
     files: dict[FileName, Digest]
 
 
@@ -157,7 +160,7 @@ class Store:
     def _table(self, name: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """A published table with its column `address`, read once, and which of its rows belong to each."""
         if name not in self._tables:
-            frame = _read_parquet(self.data / f"{name}.parquet")
+            frame = _read_table(self.data / f"{name}.parquet")
             rows = frame.groupby("address", observed=True).indices
             self._tables[name] = frame, rows
         return self._tables[name]
@@ -228,7 +231,7 @@ class Store:
         _belongs(manifest, address, folder / "manifest.json")
         for file, digest in manifest["files"].items():
             _verify(folder / file, digest, folder / "manifest.json")
-        tables = {Path(f).stem: _read_parquet(folder / f) for f in manifest["files"] if f.endswith(".parquet")}
+        tables = {Path(f).stem: _read_table(folder / f) for f in manifest["files"] if f.endswith(".parquet")}
         tensors = _read_weights(folder / "weights.safetensors") if "weights.safetensors" in manifest["files"] else {}
         return Result(manifest, tables, tensors, "cached")
 
@@ -307,7 +310,7 @@ def _manifests(results: dict[str, Result]) -> pa.Table:
 def _read_manifest(path: Path) -> dict[str, dict]:
     """Manifests by address, each with its configuration and without what does not apply to it."""
     found = {}
-    for row in _read_table(path).to_pylist():
+    for row in _read_table(path, pa.Table.to_pylist):
         row = {k: v for k, v in row.items() if v is not None or k == "parent"}
         made = {k: v for k, v in row.items() if "." not in k}
         _check(path, made | {"config": {k: v for k, v in row.items() if "." in k}}, _Published)
@@ -369,7 +372,7 @@ def _read_json(path: Path) -> dict:
     return _check(path, content, _Cached)
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path, into: Callable[[pa.Table], Any] = pa.Table.to_pandas) -> Any:
     """A Parquet table, of the kind that its name says if it is one of `config.TABLES`."""
     try:
         with pq.ParquetFile(path) as file:
@@ -378,13 +381,9 @@ def _read_table(path: Path) -> pa.Table:
                 raise ValueError(f"it has more than {LARGEST['values']:,} values")
             if path.name != MANIFEST:
                 _check_columns(path.stem, found, rows)
-            return file.read(use_threads=False)
+            return into(file.read(use_threads=False))
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    return _read_table(path).to_pandas()
 
 
 def _check_columns(name: str, found: pa.Schema, rows: int) -> None:

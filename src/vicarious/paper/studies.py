@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from .. import config, models
+from .. import config, metrics, models
 from ..config import Stage
 
 FAMILIES = ("recurrent", "pixels", "untrained")
@@ -80,6 +80,7 @@ class Axis:
 
 _tables = yaml.safe_load((Path(__file__).parent / "studies.yml").read_text())
 AXES = {name: Axis(**axis) for name, axis in _tables["axes"].items()}
+metrics.KEYS |= {axis.column for axis in AXES.values()}  # agents of other sizes are other agents
 RECIPES, EXTERNAL = _tables["recipes"], _tables["external"]
 PROFILES = {name: SimpleNamespace(**(_tables["profiles"]["paper"] | own)) for name, own in _tables["profiles"].items()}
 
