@@ -75,6 +75,7 @@ def execute(notebook: Path, parameters: dict) -> None:
                 progress_bar=False,  # and no cwd: papermill would change that of all threads
                 kernel_name="python3",
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+                extra_arguments=["--log-level=CRITICAL"],  # when all is done it is interrupted: no error
             )
     except papermill.PapermillExecutionError as error:
         raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
