@@ -310,7 +310,7 @@ def pairs(exposures: tuple[float, ...], stacked: bool, precision: str = "auto", 
 
 
 def heads_floor(dtype: torch.dtype) -> Run:
-    net = heads.Heads(128, 128, 2).nets
+    net = heads.HeadPair(128, 128, 2).nets
     one = [products(net[name], {}, 1, dtype) for name in heads.READOUTS]
 
     def run() -> float:
@@ -445,10 +445,10 @@ def rendering() -> list[dict]:
             whole = "the book", "executing and rendering the book"
             taken.setdefault(whole, []).append(time.perf_counter() - start)
         for chapter, seconds in re.findall(r"\[\d+/\d+\] (\S+) (\d+) s", "\n".join(said)):
-            taken.setdefault((site.CHAPTERS, f"executing {chapter}"), []).append(float(seconds))
+            taken.setdefault((site.ONE_CHAPTER, f"executing {chapter}"), []).append(float(seconds))
     return [
         {"group": group, "name": name, "unit": "seconds", "median": statistics.median(s), "low": min(s), "high": max(s)}
-        for (group, name), s in sorted(taken.items(), key=lambda item: item[0][0] == site.CHAPTERS)
+        for (group, name), s in sorted(taken.items(), key=lambda item: item[0][0] == site.ONE_CHAPTER)
     ]
 
 
@@ -537,7 +537,7 @@ def write(table: dict) -> None:
 def only_the_book() -> int:
     """Measure rendering anew and leave all else as it was written."""
     table = site.benchmark()
-    kept = [r for r in table["rows"] if r["group"] not in ("the book", site.CHAPTERS)]
+    kept = [r for r in table["rows"] if r["group"] not in ("the book", site.ONE_CHAPTER)]
     write({**table, "rows": kept + rendering()})
     return 0
 

@@ -61,7 +61,7 @@ def store(tmp_path) -> Store:
 def filled(tmp_path_factory) -> tuple[Store, list[config.Stage]]:
     """A store that holds a tiny studies."""
     folder = tmp_path_factory.mktemp("filled")
-    store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=studies.FAMILIES)
+    store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=studies.REFERENCE)
     execute.fill(cells, store, workers=0, device="cpu")
     return store, cells
 

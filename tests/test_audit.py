@@ -36,7 +36,7 @@ def forge(store, change):
 def test_what_this_code_made_is_made_again_bit_for_bit(published, whole):
     store, cells = published
     said = []
-    assert audit.run(cells, store, 10, whole, say=said.append)
+    assert audit.check_sample(cells, store, 10, whole, say=said.append)
     assert len(said) == 6 and all("bit for bit" in line for line in said[1:5]) and "as published" in said[-1]
     assert not store.runs.exists(), "an audit leaves nothing behind"
 
@@ -49,7 +49,7 @@ def test_a_number_that_was_made_up_is_found_although_its_hash_is_right(published
 
     forge(store, better)
     said = []
-    assert not audit.run(cells, Store(store.runs, store.data), 10, say=said.append)
+    assert not audit.check_sample(cells, Store(store.runs, store.data), 10, say=said.append)
     assert sum("differs" in line for line in said) == 1 and "NOT as published" in said[-1]
 
 
@@ -62,9 +62,9 @@ def test_from_another_platform_the_mean_has_to_be_equivalent(published):
     store, cells = published
     reseal(store, elsewhere)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 1e-4))
-    assert audit.run(cells, Store(store.runs, store.data), 10, say=lambda _: None)
+    assert audit.check_sample(cells, Store(store.runs, store.data), 10, say=lambda _: None)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 0.2))
-    assert not audit.run(cells, Store(store.runs, store.data), 10, say=lambda _: None)
+    assert not audit.check_sample(cells, Store(store.runs, store.data), 10, say=lambda _: None)
 
 
 def test_from_another_platform_no_single_number_may_be_far_off(published):
@@ -72,7 +72,7 @@ def test_from_another_platform_no_single_number_may_be_far_off(published):
     reseal(store, elsewhere)
     forge(store, lambda table: table.__setitem__("mean", table["mean"] + 0.3 * (table.index == len(table) - 1)))
     said = []
-    assert not audit.run(cells, Store(store.runs, store.data), 10, say=said.append)
+    assert not audit.check_sample(cells, Store(store.runs, store.data), 10, say=said.append)
     assert sum("differs by 0.3" in line for line in said) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_damaged_file_stops_the_audit(published):
         f.seek(40)
         f.write(b"x")
     with pytest.raises(CorruptResult, match=r"responses\.parquet"):
-        audit.run(cells, Store(store.runs, store.data), 0, say=lambda _: None)
+        audit.check_sample(cells, Store(store.runs, store.data), 0, say=lambda _: None)
 
 
 def test_equivalence_is_two_one_sided_tests():

@@ -80,7 +80,7 @@ def test_the_published_study_is_whole_and_competent():
     store = Store()
     cells = studies.reference("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    gates = results.collect(cells, store).gates
+    gates = results.gather(cells, store).gates
     reward = gates[(gates.family == "recurrent") & (gates.readout == "reward")]
     assert reward.groupby("exposure").passed.mean().ge(metrics.PASSING).all()
     planned = studies.PROFILES["paper"]
@@ -94,7 +94,7 @@ def test_the_published_study_is_whole_and_competent():
 def test_the_published_calibration_is_whole():
     store, cells = Store(), studies.calibration("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     own = found.gates[(found.gates.family == "recurrent") & (found.gates.exposure == 1)]
     assert own.groupby(["readout", "kappa"]).size().eq(studies.PROFILES["paper"].sweep).all()
     reward = own[own.readout == "reward"]
@@ -134,13 +134,13 @@ def test_the_published_development_is_whole_and_watching_is_cheap():
 def test_the_published_generality_has_ten_agents_a_family_and_families_that_count():
     store, cells = Store(), studies.generality("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     own = found.gates[found.gates.readout == "reward"]
     families = list(studies.PROFILES["paper"].families)
     agents = own.groupby("family").size()
     assert agents[families].min() >= 10 and agents[["recurrent", "rssm", "jepa"]].min() >= 20
     seen = generality.views(found, "reward")
-    assert set(seen.family) == set(studies.VIEWED) and set(seen.view) == {"allocentric", *studies.VIEWS}
+    assert set(seen.family) == set(studies.SEEN_IN_VIEWS) and set(seen.view) == {"allocentric", *studies.VIEWS}
     assert (seen.agents >= 5).all() and (seen.competent == seen.agents).all()
     assert sum(generality.counts(found, "reward", family, "observed") for family in families) >= 5
     assert set(found.table("imagined").family) == {f for f in families if hasattr(models.FAMILIES[f], "imagine")}
@@ -149,7 +149,7 @@ def test_the_published_generality_has_ten_agents_a_family_and_families_that_coun
 def test_the_published_leakage_is_whole():
     store, cells = Store(), studies.leakage("paper")
     assert all(cell.address in store.published["results"] for cell in cells)
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     passed, failed = extinction.both_competent(found, "value")
     assert len(passed + failed) >= 10
     updates, coupled = extinction.course(found, passed, 1.0)
@@ -297,7 +297,7 @@ def test_a_warning_stops_the_build(tmp_path):
     page = source / "book" / "log.md"
     page.write_text(page.read_text() + "\n[nowhere](nowhere.md)\n")
     with pytest.raises(book.BuildFailed, match="nowhere"):
-        book.build(source, tmp_path)
+        book.build_pages(source, tmp_path)
 
 
 def test_everything_can_be_taken_away_in_one_file(variant):

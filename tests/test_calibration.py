@@ -46,7 +46,7 @@ def evidence(n=20, slope=1.0, offset=0.0, noise=0.02, leak=None, own=1.0, auc=1.
 
 
 def decided(found):
-    return calibration.conditions(found).set_index("id").verdict.to_dict()
+    return calibration.condition_table(found).set_index("id").verdict.to_dict()
 
 
 def test_a_good_instrument_passes_and_its_verdicts_lose_their_note():
@@ -80,7 +80,7 @@ def test_each_fault_fails_its_own_condition(fault, failed):
 
 def test_without_results_nothing_is_calibrated():
     assert not calibration.calibrated(None)
-    assert set(calibration.conditions(None).verdict) == {"pending"}
+    assert set(calibration.condition_table(None).verdict) == {"pending"}
 
 
 def test_an_offset_alone_shows_in_the_intercept_and_not_in_the_slope():
@@ -113,13 +113,13 @@ TRUE_VALUE = float(
 
 
 def test_reliability_is_high_where_agents_differ_by_more_than_scenes_and_low_where_not():
-    fine = calibration.reliability(calibration.scores(precision(0.05), 0.5))
-    rough = calibration.reliability(calibration.scores(precision(3.0), 0.5))
+    fine = calibration.reliability(calibration.set_scores(precision(0.05), 0.5))
+    rough = calibration.reliability(calibration.set_scores(precision(3.0), 0.5))
     assert (fine.low > 0.95).all() and (rough.estimate < 0.6).all() and set(fine.agents) == {100}
 
 
 def test_measurement_error_is_what_was_put_in():
-    scored = calibration.scores(precision(0.1, seeds=60), 0.5)
+    scored = calibration.set_scores(precision(0.1, seeds=60), 0.5)
     found = calibration.measurement_error(scored)
     assert np.sqrt((found.error**2).mean()) == pytest.approx(0.1 / np.sqrt(2), rel=0.1), (
         "a set is the mean of two halves"

@@ -76,7 +76,7 @@ def test_independent_codes_have_no_debiased_cka():
 def test_measures_are_complete_and_the_probe_is_bounded(filled):
     store, cells = filled
     code_cells = [c for c in cells if isinstance(c, config.Codes)]
-    assert {c.model.family for c in code_cells} == set(studies.FAMILIES)
+    assert {c.model.family for c in code_cells} == set(studies.REFERENCE)
     for cell in code_cells:
         table = store.read(cell.address).tables["measures"]
         assert {"r2", "transfer", "transfer_matched", "null0", "cosine", "cka", "auc", "p_self"} == set(

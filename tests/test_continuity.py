@@ -126,7 +126,7 @@ def test_what_goes_through_the_axis_is_what_was_planted(found):
 
 
 def test_scores_speak_for_every_agent_and_curve(found):
-    table = continuity.scores(found, "reward", ("recurrent",)).groupby("curve")
+    table = continuity.shape_scores(found, "reward", ("recurrent",)).groupby("curve")
     assert table.seed.nunique().to_dict() == {"axis": 4, "looks": 4, "whole": 4}
     assert (table.lead.min() > 0).all() and (table.roughness.max() < 0.02).all()
     assert table["jump"].mean()["axis"] == pytest.approx(0.1) and table["jump"].mean()["looks"] == pytest.approx(

@@ -14,7 +14,7 @@ from vicarious.store import Store
 
 
 def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
-    runs = tiny_cells(families=studies.FAMILIES)
+    runs = tiny_cells(families=studies.REFERENCE)
     table = execute.Costs(store).plan(pipeline.needed(runs, store))
     assert table.missing.sum() == len(pipeline.needed(runs, store)) == 1 + 3 * (1 + 2 + 2 + 1)
     assert not store.runs.exists()
@@ -96,7 +96,7 @@ def test_the_benchmarks_table_says_of_every_bar_whether_it_was_met():
     assert {"environment", "world model", "heads", "the study", "the book"} <= {row["group"] for row in bench["rows"]}
     for bar, shown in zip(bench["bars"], site.bars(bench)[""], strict=True):
         assert shown == ("met" if bar["ratio"] >= bar["at_least"] else "missed")
-    chapters_ = [row for row in bench["rows"] if row["group"] == site.CHAPTERS]
+    chapters_ = [row for row in bench["rows"] if row["group"] == site.ONE_CHAPTER]
     assert len(site.rates(bench)) == len(bench["rows"]) - len(chapters_)
     assert len(site.rendering(bench)) == len(chapters_) + 1 == len(chapters.CHAPTERS) + 1
 

@@ -119,7 +119,7 @@ def test_an_effect_of_capacity_is_found_whatever_the_speed():
     e = grown(speed=lambda width: (width / 100) ** 0.5, effect=lambda width: 0.1 * np.log10(width))
     assert np.allclose(slopes(e), 0.1, atol=0.01)
     assert scaling.measurable("model-width", 0.0, e) == (list(range(6)), [])
-    assert np.allclose(scaling.slopes("model-width", 0.0, e, [3, 1]), slopes(e)[[3, 1]])
+    assert np.allclose(scaling.capacity_slopes("model-width", 0.0, e, [3, 1]), slopes(e)[[3, 1]])
 
 
 def test_levels_that_never_become_competent_are_not_read():
@@ -131,7 +131,7 @@ def test_levels_that_never_become_competent_are_not_read():
 
 def test_too_few_competent_levels_give_no_slope():
     e = grown(speed=lambda width: 1.0, ceiling=lambda width: 0.6 if width < 200 else 1.0)
-    assert np.isnan(scaling.slopes("model-width", 0.0, e, [0, 1])).all()
+    assert np.isnan(scaling.capacity_slopes("model-width", 0.0, e, [0, 1])).all()
     assert scaling.measurable("model-width", 0.0, e) == ([], list(range(6)))
 
 

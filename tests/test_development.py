@@ -22,7 +22,7 @@ def precision(n=20, own=1.0, noise=0.01):
     rng, rows = np.random.default_rng(1), []
     for seed in range(n):
         for kappa in studies.KAPPAS:
-            for readout, kind in {*stimuli.KINDS.values(), ("reward", "empathy")}:
+            for readout, kind in {*stimuli.EMPATHIES.values(), ("reward", "empathy")}:
                 trait = (kappa if own < 1 else 0) + own * rng.normal()
                 for number in range(4):
                     for half in (0, 1):

@@ -46,7 +46,7 @@ def test_the_self_is_paid_for_its_own_item_alone_unless_it_is_coupled():
         while env.agents:
             before = env.chambers.state
             actions = world.conduct(before, env.chambers.cfg, torch.Generator().manual_seed(env.chambers.at))
-            _, gains, *_ = env.step(dict(zip(envs.BODIES, actions[0].tolist(), strict=True)))
+            _, gains, *_ = env.step(dict(zip(envs.AGENTS, actions[0].tolist(), strict=True)))
             contact = env.chambers.state.contact
             own, others = (float(env.chambers.worth[m][contact[0, m]]) for m in range(2))
             assert gains == {"self": own + kappa * others, "other": others}

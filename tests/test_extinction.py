@@ -141,7 +141,7 @@ def test_labelled_episodes_are_counted_as_they_are_seen(start):
 def test_labels_that_say_nothing_comes_of_it_take_the_answer_away(start):
     """Heads that predict reward wherever they are asked unlearn it for the other's contacts, and only with labels."""
     head, z, codes, scenes = start
-    own = heads.Heads(len(head.mean), 8, 2)
+    own = heads.HeadPair(len(head.mean), 8, 2)
     own.load_state_dict(head.state_dict())
     with torch.no_grad():
         own.nets["reward"][-1].bias.add_(2.0)

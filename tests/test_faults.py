@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import tiny_cells
+from tqdm import tqdm
 
 from vicarious import execute
 from vicarious.paper import results, studies
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are inje
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Cells, and their tables as a run gives them that nothing happens to."""
-    cells = tiny_cells(families=studies.FAMILIES)
+    cells = tiny_cells(families=studies.REFERENCE)
     store = Store(tmp_path_factory.mktemp("undisturbed") / "runs", Path("/nonexistent"))
     execute.fill(cells, store, workers=0, device="cpu")
     return cells, tables(cells, store)
@@ -45,6 +46,7 @@ def same(cells, store, expected):
 
 def run(cells, runs, log=None, ready=None):
     """Fill in a process of its own; its log tells every result that it began to write."""
+    tqdm.set_lock(threading.RLock())  # forked processes share one, and a killed one might hold it for ever
     store = Store(runs, Path("/nonexistent"))
     if log is not None:
         real = Store.write
@@ -151,7 +153,7 @@ def tiny_disk(tmp_path):
 def test_a_full_disk_is_one_line_and_nothing_half_written_is_believed(undisturbed, tiny_disk):
     cells, expected = undisturbed
     runs = tiny_disk / "runs"
-    told = one_line(cli(studies.FAMILIES, runs, "--workers", "0"), 1)
+    told = one_line(cli(studies.REFERENCE, runs, "--workers", "0"), 1)
     assert "No space left on device" in told
     assert not list(runs.glob(".partial-*")) and 0 < len(stored(runs)) < len(cells)
     subprocess.run(["mount", "-o", "remount,size=100m", tiny_disk], check=True)
@@ -168,7 +170,7 @@ def test_a_read_only_directory_is_one_line(undisturbed, tmp_path):
     else:
         runs.chmod(0o555)
     try:
-        told = one_line(cli(studies.FAMILIES, runs, "--workers", "0"), 1)
+        told = one_line(cli(studies.REFERENCE, runs, "--workers", "0"), 1)
         assert ("Read-only file system" in told or "Permission denied" in told) and str(runs) in told
         assert not list(runs.iterdir())
     finally:
@@ -193,7 +195,7 @@ def test_of_processes_that_race_for_the_same_cells_one_wins_each(undisturbed, tm
 def test_a_dead_worker_is_one_line_and_the_next_run_goes_on(undisturbed, tmp_path):
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(studies.FAMILIES, runs, "--workers", "2")
+    process = cli(studies.REFERENCE, runs, "--workers", "2")
     os.kill(child_of(process.pid, runs), signal.SIGKILL)
     told = one_line(process, 1)
     assert "a worker died" in told and "the same command goes on from there" in told
@@ -224,7 +226,7 @@ def command_line(process: int) -> str:
 def test_ctrl_c_ends_all_at_once_in_one_line_and_loses_nothing(undisturbed, tmp_path):
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(studies.FAMILIES, runs, "--workers", "2")
+    process = cli(studies.REFERENCE, runs, "--workers", "2")
     child_of(process.pid, runs)
     workers, start = children(process.pid), time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

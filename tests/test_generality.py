@@ -18,8 +18,8 @@ def found() -> Results:
 
 
 def test_the_table_has_every_family_and_control_with_its_means(found):
-    table = generality.summary(found, "reward")
-    assert list(table.index) == [*generality.FAMILIES, "pixels", "untrained"]
+    table = generality.family_table(found, "reward")
+    assert list(table.index) == [*generality.GENERAL, "pixels", "untrained"]
     assert table.rho["conv"] == pytest.approx(0.1 * OTHERS.index("conv"), abs=0.03)
     assert table["imagined rho"]["rssm"] == pytest.approx(0.3, abs=0.03) and np.isnan(table["imagined rho"]["vae"])
 
@@ -54,7 +54,7 @@ def test_confusion_does_not_count(found):
 def test_families_that_differ_make_a_wide_prediction_interval(found):
     apart = generality.pooled(False, "reward", found)
     same = generality.pooled(False, "reward", evidence(n=12, families={name: {} for name in OTHERS}))
-    assert same.n == len(generality.FAMILIES) and apart.n == same.n - 1, "slots are confused"
+    assert same.n == len(generality.GENERAL) and apart.n == same.n - 1, "slots are confused"
     assert apart.high - apart.low > 5 * (same.high - same.low)
     assert same.low < 0.4 < same.high
 

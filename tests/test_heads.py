@@ -47,7 +47,7 @@ def setting(p, seed=0):
     data = episodes.collect(config.Episodes(seed=905, episodes=256))
     known = episodes.labelled(data, p)
     reward = world.reward(data.contact, config.World())
-    head = heads.Heads(12, 8, 2)
+    head = heads.HeadPair(12, 8, 2)
     z = torch.randn(256, 20, 12, generator=torch.Generator().manual_seed(seed))
     cfg = config.Heads(model=config.Model(data=config.Episodes(seed=905)), exposure=p)
     return head, z, reward, known, cfg

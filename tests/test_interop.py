@@ -88,7 +88,7 @@ def test_what_does_not_keep_the_contract_is_told_so(agent, named):
 def test_agents_are_found_by_name(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("import torch\ndef agent():\n    return torch.nn.Linear(3, 1)\n")
-    assert isinstance(interop.load(f"{file}:agent"), torch.nn.Linear)
+    assert isinstance(interop.load_agent(f"{file}:agent"), torch.nn.Linear)
     for target in ("mine", f"{file}:nobody", f"{tmp_path / 'none.py'}:agent", "no.such:agent"):
         with pytest.raises(ValueError, match=r"cannot be loaded|does not name"):
-            interop.load(target)
+            interop.load_agent(target)

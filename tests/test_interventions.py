@@ -147,7 +147,7 @@ def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):
     for level, s in enumerate(battery.similarity(angles)):
         usual = own.codes(cfg.model, shown_)["other", s][:2]
         for readout, phase in (("reward", 1), ("value", 0)):
-            at = interventions.FRAMES.index(interventions.FRAME[readout])
+            at = interventions.EVENT_FRAMES.index(interventions.FRAME[readout])
             assert torch.equal(pairs.other[level][..., at, :], usual[:, :, :, phase])
 
 

@@ -20,7 +20,7 @@ def noise_of(rng) -> np.ndarray:
 
 def planted(criterion: Criterion, goal: str, rng, noise: float = 0.02) -> np.ndarray:
     """Values of forty agents for which the criterion lies well on the side of `goal`, or is swamped by noise."""
-    if criterion.statistic is calibration.split_half:
+    if criterion.statistic is calibration.pooled_halves:
         shared = {"supported": 1.0, "contradicted": 0.1, "underpowered": 0.75}[goal]
         return shared * rng.normal(size=(N, 1)) + (1 - shared + 0.05) * rng.normal(size=(N, 2))
     if criterion.name == "ICC(2,k)":

@@ -32,9 +32,9 @@ def test_its_worlds_are_the_chambers_that_end_by_the_clock():
 
 def test_reward_is_counted_as_it_is_earned():
     cfg = config.External(data=config.Episodes(seed=3), algorithm="dqn", steps=1)
-    aimless, usual, eager = (sb3.reward(cfg, None, purpose) for purpose in (0.0, None, 1.0))
+    aimless, usual, eager = (sb3.mean_reward(cfg, None, purpose) for purpose in (0.0, None, 1.0))
     assert abs(aimless) < 0.01 < usual < eager
-    assert sb3.reward(cfg, lambda frames: np.zeros(len(frames), int)) < usual
+    assert sb3.mean_reward(cfg, lambda frames: np.zeros(len(frames), int)) < usual
 
 
 @pytest.mark.parametrize("algorithm", studies.EXTERNAL)

@@ -76,7 +76,7 @@ def test_a_forest_has_every_prediction_where_its_estimate_is():
         row("P3", 0.45, "supported", None, 10, True),
     ]
     table = pd.DataFrame([*rows, row("F2", np.nan, "pending", n=0)])
-    html = site.forest(table)
+    html = site.forest_table(table)
     lines = re.findall(r"<tr class=\"(\w+)\">(.*?)</tr>", html)
     assert [verdict for verdict, _ in lines] == table.verdict.tolist()
     at = [float(re.search(r'class="dot" style="left:([\d.]+)%', line)[1]) for _, line in lines[:3]]

@@ -197,7 +197,7 @@ def test_cells_of_continuity_are_filled_once_and_read_back(tiny, store):
     assert kinds.to_dict() == {"responses": 8, "surface": 8, "codes": 3, "interventions": 3, "battery": 1, "shapes": 1}
     assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert execute.fill(cells, store, workers=0, device="cpu") == 0 and results.at_hand(cells, store) == cells
-    found = results.collect(cells, store, exposure=0.5)
+    found = results.gather(cells, store, exposure=0.5)
     dose, curve = found.curve("value", [0], "pixels")
     assert dose.tolist() == pytest.approx([0, 22.5, 45, 67.5], abs=0.01) and curve.shape == (1, 4)
     alpha, moved = found.moved("value", [0], "whole", family="pixels")
@@ -211,9 +211,9 @@ def test_cells_of_development_and_extinction_are_filled_once_and_read_back(tiny,
     assert kinds.to_dict() == {"extinction": 14, "joint": 3, "codes": 3, "battery": 2, "responses": 1}
     assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert execute.fill(cells, store, workers=0, device="cpu") == 0
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     assert {0, 1, 2} == set(found.measures[found.measures.measure == "auc"].stop)
-    assert set(found.table("development").family) == set(studies.FAMILIES)
+    assert set(found.table("development").family) == set(studies.REFERENCE)
     assert set(found.table("development").exposure) == {0.0, 1.0}
     assert set(found.table("extinction").exposure) == set(studies.SWITCHED)
     assert set(found.table("extinction").readout) == {"reward", "value"}
@@ -231,7 +231,7 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
     assert kinds.to_dict() == {"curve": 1 + 2 + 1 + 1 + 1 + 2 + 1 + 4, "codes": 6, "battery": 1}
     assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert execute.fill(cells, store, workers=0, device="cpu") == 0
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     table = scaling.outcomes(found, bar=-9.0)
     assert scaling.base(table) == {
         "model_width": 16, "latent": 8, "head_width": 8, "head_depth": 2, "episodes": 128, "model_updates": 5,
@@ -241,7 +241,7 @@ def test_cells_of_scaling_are_filled_once_and_read_back(tiny, store):
         one = scaling.along(found, table, axis, 0.0, "pixels")
         assert len(one.levels) == 2 and np.isfinite(one.final).all() and np.isnan(one.auc).all()
     assert np.isfinite(scaling.along(found, table, "training", 0.0).auc).all()
-    losses = results.losses(cells, store)
+    losses = results.model_losses(cells, store)
     assert len(losses) == 7 and losses.loss.notna().all(), "the models of six sizes, and one as others are trained"
     sizes = {c.model: models.parameters(c.model) for c in cells if c.stage == "curve"}
     assert {n for model, n in sizes.items() if model.family == "pixels"} == {0}
@@ -262,7 +262,7 @@ def test_scenes_shown_while_learning_have_a_yardstick_of_their_own(tiny, store):
     usual, other = studies.reference("tiny", families=("recurrent",)), config.Battery(scenes=16, rollouts=4, levels=3)
     cells = [*usual, other, config.Joint(model=usual[1].find(config.Model), battery=other, checkpoints=3)]
     execute.fill(cells, store, workers=0, device="cpu")
-    both, alone = (results.collect(some, store) for some in (cells, usual))
+    both, alone = (results.gather(some, store) for some in (cells, usual))
     true = [e.coefficients.drop_duplicates(["readout", "kind"]).true_slope.to_numpy() for e in (both, alone)]
     assert np.array_equal(*true)
     value = both.table("development").query("readout == 'value'").drop_duplicates("kind").set_index("kind").true_slope
@@ -284,9 +284,9 @@ def test_calibrating_cells_are_filled_once_and_read_back(tiny, tmp_path, monkeyp
     store, cells = Store(tmp_path / "runs", tmp_path / "data"), studies.calibration("tiny")
     assert execute.fill(cells, store, workers=0, device="cpu") == len(cells)
     assert execute.fill(cells, store, workers=0, device="cpu") == 0 and results.at_hand(cells, store) == cells
-    found = results.collect(cells, store)
+    found = results.gather(cells, store)
     assert set(found.gates.family) == {"recurrent", "oracle", "disjoint", "shuffled", "uneventful", "solitary"}
-    scored = calibration.scores(found.table("precision"), 0.5)
+    scored = calibration.set_scores(found.table("precision"), 0.5)
     assert len(scored) == 7 * 4 * 2 * 2 and scored.rho.notna().all()
     assert not chapters.calibrated("tiny", store), "one agent calibrates nothing"
     monkeypatch.setattr(calibration, "calibrated", lambda e: True)

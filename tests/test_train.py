@@ -128,7 +128,7 @@ def test_clipping_is_each_members_own_norm(monkeypatch):
 
 
 def test_units_added_to_stack_heads_of_different_widths_stay_zero():
-    head = heads.Heads(6, 5, 2)
+    head = heads.HeadPair(6, 5, 2)
     wide = heads._resized(head, 9)
     x, y = torch.randn(64, 6), torch.randn(64, 2)
     assert torch.allclose(head(x), wide(x), atol=1e-6)
@@ -151,7 +151,7 @@ def test_the_cell_is_a_gru():
 def test_a_study_of_stacked_populations_finds_what_one_of_single_agents_finds(tmp_path, monkeypatch):
     """The way a study goes on a GPU, on the CPU: seeds as one population, everything else the same."""
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
-    cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_cells(seed, families=studies.FAMILIES)))
+    cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_cells(seed, families=studies.REFERENCE)))
     single, stacked = (Store(tmp_path / name / "runs", tmp_path / name / "data") for name in ("one", "many"))
     execute.fill(cells, single, workers=0, device="cpu")
     for module in (train, heads, pipeline):

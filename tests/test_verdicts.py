@@ -130,7 +130,7 @@ def test_planted_empathy_is_supported_and_everything_else_pending():
     assert {k for k, v in found.items() if v == "pending"} == {"F2"}
 
 
-OTHERS = [f for f in generality.FAMILIES if f != "recurrent"]
+OTHERS = [f for f in generality.GENERAL if f != "recurrent"]
 
 
 @pytest.mark.parametrize(

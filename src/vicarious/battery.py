@@ -288,7 +288,7 @@ def _rollout(cfg: config.Battery, start: State) -> Tensor:
 
 CHUNK = 1024  # sequences imagined at a time
 
-Codes = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
+CodesOf = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
 Conducts = dict[tuple[Mover, float], Tensor]  # the same, of event and twin, at approach and contact
 
 
@@ -309,7 +309,7 @@ def stimuli(
         yield mover, s, *present(scenes, mover, angle, seen, appearance, contacts=contacts)
 
 
-def encode(model: nn.Module, cfg: config.Battery, scenes: Scenes, data: config.Episodes) -> Codes:
+def encode(model: nn.Module, cfg: config.Battery, scenes: Scenes, data: config.Episodes) -> CodesOf:
     """Codes of every condition at approach, contact and after, as a seed's world model gives them."""
     appearance = world.appearance(data.world, data.seed, scenes.pos.device)
     shape, codes = (len(CONTACTS), len(data.world.ladder), cfg.scenes, len(PHASES)), {}
@@ -320,7 +320,7 @@ def encode(model: nn.Module, cfg: config.Battery, scenes: Scenes, data: config.E
 
 
 @torch.no_grad()
-def respond(heads: nn.Module, codes: Codes, ladder: tuple[float, ...]) -> pd.DataFrame:
+def respond(heads: nn.Module, codes: CodesOf, ladder: tuple[float, ...]) -> pd.DataFrame:
     """The tidy table: readout, mover, similarity, valence, contact, phase -> mean and sd over n_scenes."""
     return pd.concat([_rows(heads(z), mover, s, ladder) for (mover, s), z in codes.items()], ignore_index=True)
 
@@ -362,7 +362,7 @@ def returns(cfg: config.Battery, gains: dict[str, Tensor]) -> tuple[pd.DataFrame
     return pd.concat(table, ignore_index=True), pd.DataFrame(rows, columns=columns)
 
 
-def predictions(heads: nn.Module, codes: Codes) -> Iterator[tuple[str, float, Tensor]]:
+def predictions(heads: nn.Module, codes: CodesOf) -> Iterator[tuple[str, float, Tensor]]:
     """(mover, similarity, predictions [X, K, n, phases, readouts]) of every condition, scene by scene."""
     with torch.no_grad():
         for (mover, s), z in codes.items():
@@ -421,7 +421,7 @@ def imagined(
 
 
 @torch.no_grad()
-def value_agreement(heads: nn.Module, codes: Codes, value: Tensor) -> float:
+def value_agreement(heads: nn.Module, codes: CodesOf, value: Tensor) -> float:
     """Correlation over self scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
     predicted = heads(codes["self", 1.0])[..., READOUTS.index("value")]
     return float(np.corrcoef(predicted.flatten().double().cpu(), value.flatten().double())[0, 1])

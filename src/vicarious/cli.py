@@ -170,7 +170,7 @@ def audit(number: int, whole: bool, seed: int, device: str) -> None:
     from .paper import studies
     from .store import Store
 
-    if not auditor.run(studies.reference(), Store(), number, whole, seed, resolve_device(device), click.echo):
+    if not auditor.check_sample(studies.reference(), Store(), number, whole, seed, resolve_device(device), click.echo):
         sys.exit(1)
 
 
@@ -198,7 +198,7 @@ def probe(target: str, view: str, drawn: int, scenes: int, out: Path | None) -> 
     from . import config, interop
 
     cfg = config.World(view=view)
-    report = interop.probe(interop.load(target), cfg, drawn, config.Battery(levels=7, scenes=scenes))
+    report = interop.probe(interop.load_agent(target), cfg, drawn, config.Battery(levels=7, scenes=scenes))
     click.echo(str(report))
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     at_hand = [results.at_hand(study(profile, seeds), store) for study in wanted]
     runs = max(at_hand, key=lambda runs: len({run.find(config.Model) for run in runs}))  # most agents
     where = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
-    found = results.collect(runs, store, **where) if runs else None
+    found = results.gather(runs, store, **where) if runs else None
     table = rules.verdicts(chapters.PREDICTIONS, found)
     if as_json:
         click.echo(json.dumps(rules.as_json(table), indent=1))

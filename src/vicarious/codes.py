@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import battery, config, models, world
-from .battery import CONTACTS, MOVERS, PHASES, Codes
+from .battery import CONTACTS, MOVERS, PHASES, CodesOf
 from .models.base import mlp
 from .train import fit
 
@@ -25,7 +25,7 @@ MET = [CONTACTS.index("event"), CONTACTS.index("twin")]
 CONTACT = PHASES.index("contact")
 
 
-def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
+def measure(cfg: config.Codes, model: nn.Module, codes: CodesOf) -> pd.DataFrame:
     """Tidy measures of one world model: measure, mover, similarity, value.
 
     r2: of a decoder fitted to the self; transfer: the same over R2 within self; both also `_matched`; null: transfer
@@ -38,7 +38,7 @@ def measure(cfg: config.Codes, model: nn.Module, codes: Codes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 
 
-def reliability(cfg: config.Identity, model: nn.Module, codes: Codes, bins: int = 10) -> pd.DataFrame:
+def calibration_bins(cfg: config.Identity, model: nn.Module, codes: CodesOf, bins: int = 10) -> pd.DataFrame:
     """A reliability diagram of the probe for who moved: mover, similarity, bin, p_self, share_self, n_scenes.
 
     Per condition, scenes that the calibration was not fitted to, the mover's and as many of the self's, in bins of the
@@ -54,7 +54,7 @@ def reliability(cfg: config.Identity, model: nn.Module, codes: Codes, bins: int 
     return pd.DataFrame(rows, columns=["mover", "similarity", "bin", "p_self", "share_self", "n_scenes"])
 
 
-def _standardised(cfg: config.Codes, model: nn.Module, codes: Codes) -> tuple[Codes, dict[str, Tensor]]:
+def _standardised(cfg: config.Codes, model: nn.Module, codes: CodesOf) -> tuple[CodesOf, dict[str, Tensor]]:
     """Codes at contact [event and twin, K, n, D] of battery and fitting scenes, by the latter's statistics."""
     fitting = _fitting_codes(cfg, model, codes["self", 1.0].device)
     flat = fitting["self"].flatten(0, -2)
@@ -129,7 +129,7 @@ def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = Fal
     return r2_score(y.flatten().numpy(), guess.flatten().cpu().numpy())
 
 
-def _transfer(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+def _transfer(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
     ladder, device = cfg.model.data.world.ladder, fitting["self"].device
     x, y = fitting["self"].flatten(0, 2), labels(ladder, cfg.fit_scenes).flatten()
     test = labels(ladder, cfg.battery.scenes)
@@ -157,7 +157,7 @@ def coding_axis(z: Tensor, y: Tensor) -> Tensor:
     return axis / axis.norm()
 
 
-def _axes(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+def _axes(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
     """Cosine between the self's axis on the fitting scenes and the mover's on the battery, over the self's own."""
     ladder = cfg.model.data.world.ladder
     device = fitting["self"].device
@@ -181,14 +181,14 @@ def debiased_cka(x: Tensor, y: Tensor) -> float:
     return float(hsic(k, l) / (hsic(k, k) * hsic(l, l)).sqrt())
 
 
-def _cka(at: Codes) -> Rows:
+def _cka(at: CodesOf) -> Rows:
     own = at["self", 1.0].flatten(0, 2)
     for (mover, s), z in at.items():
         if mover != "self":
             yield "cka", mover, s, debiased_cka(own, z.flatten(0, 2))
 
 
-def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
+def _identity(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
     """AUC of a probe for who met the item, and the calibrated probability that it was the self."""
     for mover, s, auc, probability, truth in _probed(cfg, at, fitting):
         yield "auc", mover, s, auc
@@ -196,7 +196,7 @@ def _identity(cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]) -> Rows:
 
 
 def _probed(
-    cfg: config.Codes, at: Codes, fitting: dict[str, Tensor]
+    cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]
 ) -> Iterator[tuple[str, float, float, np.ndarray, np.ndarray]]:
     """(mover, similarity, AUC, calibrated probability of self [2 K n / 2], whether it was the self) per condition.
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = TypeVar("Kind", bound="Stage")
+Found = TypeVar("Kind", bound="Stage")
 Flip = tuple[type, str]  # a class and the alias of one of its fields
 
 
@@ -98,7 +98,7 @@ class Stage(Frozen):
     def parent(self) -> Stage | None:
         return next(iter(self.parts.values()), None)
 
-    def find(self, kind: type[Kind]) -> Kind | None:
+    def find(self, kind: type[Found]) -> Found | None:
         """This stage or the nearest one that it stands on of a kind; None where there is none."""
         if isinstance(self, kind):
             return self
@@ -123,7 +123,7 @@ class Stage(Frozen):
         return found | _flat(self, self.stage)
 
     @classmethod
-    def from_columns(cls: type[Kind], row: dict[str, Any]) -> Kind:
+    def from_columns(cls: type[Found], row: dict[str, Any]) -> Found:
         """The stage whose `columns` these are.  Raises ValueError where they are not such."""
         return cls.model_validate(_nested(cls, cls.stage, row))
 

@@ -23,7 +23,7 @@ LATE = 0.8  # share of the updates after which held-out losses are kept, to tell
 LABELS = 0.8  # share of a batch's frames that an update learns from: what even p = 0 can supply
 
 
-class Heads(nn.Module):
+class HeadPair(nn.Module):
     """Reward and value MLPs over standardised latents: z [..., D] -> [..., 2] in the order of `READOUTS`."""
 
     def __init__(self, latent: int, width: int, depth: int):
@@ -121,8 +121,8 @@ def train(
     quiet: bool = True,
     stacked: bool | None = None,
     readouts: Sequence[str] = READOUTS,
-    at: Mapping[int, Callable[[Sequence[Heads]], None]] | None = None,
-) -> list[tuple[Heads, dict[str, float]]]:
+    at: Mapping[int, Callable[[Sequence[HeadPair]], None]] | None = None,
+) -> list[tuple[HeadPair, dict[str, float]]]:
     """Train heads that differ in seed, exposure, coupling or width as one population.
 
     z, data: latents and episodes of each, the same objects where a world model is shared.  readouts: which of the two
@@ -203,14 +203,14 @@ def _rows(cfg: config.Heads, data: Batch, cut: int, updates: int) -> Tensor:
     return pool[rows * len(pool) // cut]
 
 
-def initial(cfg: config.Heads, latent: int) -> Heads:
+def initial(cfg: config.Heads, latent: int) -> HeadPair:
     """Heads over codes of width `latent` with the seed's own initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.generator(cfg.model.data.seed, "heads/weights").initial_seed())
-        return Heads(latent, cfg.width, cfg.depth)
+        return HeadPair(latent, cfg.width, cfg.depth)
 
 
-def fresh(cfg: config.Heads, z: Latents) -> Heads:
+def fresh(cfg: config.Heads, z: Latents) -> HeadPair:
     """Heads with the seed's own initial weights, which standardise as `z` was."""
     heads = initial(cfg, len(z.mean)).to(z.mean.device)
     heads.mean.copy_(z.mean)
@@ -219,14 +219,14 @@ def fresh(cfg: config.Heads, z: Latents) -> Heads:
 
 
 @torch.no_grad()
-def _resized(heads: Heads, width: int) -> Heads:
+def _resized(heads: HeadPair, width: int) -> HeadPair:
     """The same function with `width` units per layer: units added are zero, and stay zero while training.
 
     A unit whose weights in and out are zero has no gradient and no decay, so heads of any width can be stacked.
     """
     if width == heads.width:
         return heads
-    other = Heads(len(heads.mean), width, heads.depth).to(heads.mean.device)
+    other = HeadPair(len(heads.mean), width, heads.depth).to(heads.mean.device)
     for new, old in zip(other.state_dict().values(), heads.state_dict().values(), strict=True):
         shared = tuple(slice(min(a, b)) for a, b in zip(new.shape, old.shape, strict=True))
         new.zero_()[shared] = old[shared]

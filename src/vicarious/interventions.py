@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from . import battery, config, metrics, models, world
 from .battery import CONTACTS, PHASES
-from .heads import Heads
+from .heads import HeadPair
 
-MET = CONTACTS[:2]
+PAIR = CONTACTS[:2]
 FRAME = {readout: next(iter(kinds["empathy"].contrast))[1] for readout, kinds in metrics.KINDS.items()}  # its phase
-FRAMES = tuple(FRAME.values())
+EVENT_FRAMES = tuple(FRAME.values())
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Pairs:
         """As a seed's world model codes them, each readout at its own frame."""
         device = scenes.pos.device
         appearance, found, pixels = world.appearance(data.world, data.seed, device), {"self": [], "other": []}, []
-        shape = (len(MET), len(data.world.ladder), len(scenes))
-        at = [PHASES.index(phase) - len(PHASES) for phase in FRAMES]
+        shape = (len(PAIR), len(data.world.ladder), len(scenes))
+        at = [PHASES.index(phase) - len(PHASES) for phase in EVENT_FRAMES]
         for angle in battery.angles(cfg.levels).to(device):
-            shown = {m: battery.present(scenes, m, angle, data.world, appearance, contacts=len(MET)) for m in found}
+            shown = {m: battery.present(scenes, m, angle, data.world, appearance, contacts=len(PAIR)) for m in found}
             pixels.append((shown["self"][0] - shown["other"][0])[:, at].norm(dim=-1).mean())
             for mover, seen in shown.items():
                 z = models.encode(model, *seen)[:, at]
@@ -56,9 +56,9 @@ class Pairs:
         own, other = (torch.stack(parts) for parts in found.values())
         return cls(own, other, torch.stack(pixels), scenes.side.long())
 
-    def read(self, heads: Heads, readout: str) -> tuple[Tensor, Tensor]:
+    def read(self, heads: HeadPair, readout: str) -> tuple[Tensor, Tensor]:
         """Standardised codes of self and other [L, X, K, n, D] at the readout's frame."""
-        at = FRAMES.index(FRAME[readout])
+        at = EVENT_FRAMES.index(FRAME[readout])
         return tuple((z[..., at, :] - heads.mean) / heads.scale for z in (self.own, self.other))
 
 
@@ -138,7 +138,7 @@ def erased(own: Tensor, other: Tensor, axes: Axes) -> Iterator[tuple[str, str, T
 
 @torch.no_grad()
 def run(
-    cfg: config.Interventions, heads: Heads, codes: Pairs, ladder: tuple[float, ...]
+    cfg: config.Interventions, heads: HeadPair, codes: Pairs, ladder: tuple[float, ...]
 ) -> tuple[pd.DataFrame, list[tuple[str, str, float, float]]]:
     """Slopes of the empathy contrast on valence after every intervention, and measures of distance, of one agent.
 
@@ -169,29 +169,29 @@ def _levels(cfg: config.Interventions) -> list[float]:
 
 
 def _slopes(
-    heads: Heads, readout: str, own: Tensor, other: Tensor, axes: Axes, alphas: Tensor, ladder: tuple[float, ...]
+    heads: HeadPair, readout: str, own: Tensor, other: Tensor, axes: Axes, alphas: Tensor, ladder: tuple[float, ...]
 ) -> Iterator[tuple[str, str, float, float]]:
     """(path, mover, alpha, slope): means over scenes of every intervention on paired codes [X, K, n, D]."""
     steps = [(*part, alphas) for part in moved(own, other, axes, alphas)]
     steps += [(*part, alphas[-1:]) for part in erased(own, other, axes)]
     for path, mover, code, at in steps:
-        slopes = scene_slopes(readout, heads.nets[readout](code)[..., 0], ladder).double().mean(-1)  # [alphas, axes]
+        slopes = event_slopes(readout, heads.nets[readout](code)[..., 0], ladder).double().mean(-1)  # [alphas, axes]
         yield from ((path, mover, a, x) for a, x in zip(at.tolist(), slopes.mean(1).tolist(), strict=True))
         if path == "random":
-            back = scene_slopes(readout, heads.nets[readout](2 * other - code[-1])[..., 0], ladder).double().mean(-1)
+            back = event_slopes(readout, heads.nets[readout](2 * other - code[-1])[..., 0], ladder).double().mean(-1)
             yield "random, better way", mover, 1.0, float(torch.maximum(slopes[-1], back).mean())
 
 
-def scene_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor:
+def event_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor:
     """Slope on valence of event minus twin [..., n] of a readout's answers [..., X, K, n]."""
-    weights = torch.from_numpy(metrics.line(np.array(ladder), metrics.KINDS[readout]["empathy"])).to(out)
-    contrast = out[..., MET.index("event"), :, :] - out[..., MET.index("twin"), :, :]
+    weights = torch.from_numpy(metrics.slope_weights(np.array(ladder), metrics.KINDS[readout]["empathy"])).to(out)
+    contrast = out[..., PAIR.index("event"), :, :] - out[..., PAIR.index("twin"), :, :]
     return torch.einsum("k,...kn->...n", weights, contrast)
 
 
 def distances(
     cfg: config.Interventions,
-    heads: Heads,
+    heads: HeadPair,
     readout: str,
     both: tuple[Tensor, Tensor],
     pixels: Tensor,
@@ -211,7 +211,7 @@ def distances(
     shown, rows = {("distance", "other"): apart.mean(1)} | _along(own, other, found), []
     for (name, mover), values in shown.items():
         rows += [(f"{name}_{readout}", mover, s, float(v)) for s, v in zip(_levels(cfg), values, strict=True)]
-    y = scene_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
+    y = event_slopes(readout, heads.nets[readout](other)[..., 0], ladder)[1:].double()
     scaled = [(x - x.mean()) / x.std().clamp(min=1e-9) for x in (apart[1:].double(), pixels[1:, None].double() + 0 * y)]
     design = torch.stack([torch.ones_like(y), *scaled], -1).flatten(0, 1)
     partial = torch.linalg.lstsq(design.cpu(), y.flatten()[:, None].cpu(), driver="gelsd").solution[1:, 0]

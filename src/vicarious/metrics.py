@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, Kind]] = {
 # Anticipation is the value head's empathy: value read one frame before anything is met.
 
 
-def line(valences: np.ndarray, kind: Kind) -> np.ndarray:
+def slope_weights(valences: np.ndarray, kind: Kind) -> np.ndarray:
     """Weights [K] that give the least-squares slope over the valences which the kind is about."""
     used = {"all": valences == valences, "gain": valences >= 0, "loss": valences <= 0}[kind.valences]
     centred = np.where(used, valences - valences[used].mean(), 0.0)
@@ -77,7 +77,7 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
         wide = own.pivot_table(index=index, columns=["contact", "phase", "valence"], values="mean", sort=True)
         valences = np.array(sorted(own.valence.unique()))
         for name, kind in kinds.items():
-            weights = line(valences, kind)
+            weights = slope_weights(valences, kind)
             slope = sum(
                 sign * wide[contact, phase][list(valences)].to_numpy() @ weights
                 for (contact, phase), sign in kind.contrast.items()
@@ -97,7 +97,7 @@ def scene_slope(
         sign * np.asarray(out[contacts.index(c), :, :, phases.index(p)], float)
         for (c, p), sign in kind.contrast.items()
     )  # [K, n]
-    return line(np.asarray(ladder, float), kind) @ contrast
+    return slope_weights(np.asarray(ladder, float), kind) @ contrast
 
 
 def scene_slopes(
@@ -153,7 +153,7 @@ def worth(
     own = responses[(responses.readout == readout) & (responses.mover == mover)]
     wide = own.pivot_table(index="valence", columns=["contact", "phase"], values=of, observed=True).sort_index()
     y = sum(sign * wide[cell].to_numpy() for cell, sign in contrast.items())
-    return float(line(wide.index.to_numpy(float), Kind(contrast)) @ y)
+    return float(slope_weights(wide.index.to_numpy(float), Kind(contrast)) @ y)
 
 
 def nearness(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:

@@ -169,10 +169,10 @@ class Workspace:
 
         return self._keep(cfg, ("test",), encode)
 
-    def heads(self, cfg: config.Heads) -> heads.Heads:
+    def heads(self, cfg: config.Heads) -> heads.HeadPair:
         """The trained heads."""
         weights = self._weights(cfg)
-        head = heads.Heads(len(weights["mean"]), cfg.width, cfg.depth)
+        head = heads.HeadPair(len(weights["mean"]), cfg.width, cfg.depth)
         head.load_state_dict(weights)
         return head.requires_grad_(False).eval().to(self.device)
 
@@ -186,10 +186,10 @@ class Workspace:
 
         return self._keep(battery, ("scenes",), load)
 
-    def codes(self, model: config.Model, battery: config.Battery, drawn: bool = False) -> stimuli.Codes:
+    def codes(self, model: config.Model, battery: config.Battery, drawn: bool = False) -> stimuli.CodesOf:
         """A model's codes of every scene of a battery, encoded once; drawn: scenes without rollouts, not stored."""
 
-        def encode() -> stimuli.Codes:
+        def encode() -> stimuli.CodesOf:
             scenes = (stimuli.make(battery) if drawn else self.scenes(battery)[0]).to(self.device)
             return stimuli.encode(self.model(model), battery, scenes, model.data)
 
@@ -256,7 +256,7 @@ def _external(run: config.External, lab: Workspace) -> Output:
     from .interop import sb3  # needs packages of the extra `outsiders`
 
     model = sb3.train(run)
-    return Output(sb3.measure(run, model, *lab.scenes(run.battery)), sb3.weights(model))
+    return Output(sb3.external_tables(run, model, *lab.scenes(run.battery)), sb3.weights(model))
 
 
 def _models(runs: list[config.Model], lab: Workspace) -> list[Output]:
@@ -349,7 +349,7 @@ def _codes(run: config.Codes, lab: Workspace) -> Output:
 
 
 def _identity(run: config.Identity, lab: Workspace) -> Output:
-    return Output({"identity": codes.reliability(run, lab.model(run.model), lab.codes(run.model, run.battery))})
+    return Output({"identity": codes.calibration_bins(run, lab.model(run.model), lab.codes(run.model, run.battery))})
 
 
 def _scenes(run: Stage) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import battery as stimuli
 from . import config, episodes, heads, metrics, models, world
-from .battery import CONTACTS, PHASES, Codes
+from .battery import CONTACTS, PHASES, CodesOf
 from .episodes import Batch, labelled
 from .heads import READOUTS
 from .train import fit
@@ -27,7 +27,7 @@ from .train import fit
 EARLY = 0.2  # share of training at which the final score is to be foretold
 FIRST = 1 / 64  # share of training after which an agent is first evaluated
 SAMPLE = 512  # episodes by whose codes heads standardise when they are evaluated in joint training
-HELD_OUT = 256  # episodes on which joint training is followed
+FOLLOWED = 256  # episodes on which joint training is followed
 TEST = 1024  # episodes on which own reward is tested, the same whatever an agent has learnt from
 PER_DECADE = 6  # checkpoints of fine-tuning, from its first update on
 FINE_TUNED = ("empathy", "joy", "pain")  # kinds that event and twin in one frame tell
@@ -115,7 +115,7 @@ class Monitor:
 
 @torch.no_grad()
 def _slopes(
-    read: Read, codes: Codes, kinds: dict[str, metrics.Kind], ladder: Sequence[float], phase: str
+    read: Read, codes: CodesOf, kinds: dict[str, metrics.Kind], ladder: Sequence[float], phase: str
 ) -> Iterator[tuple[str, str, float, np.ndarray]]:
     """(kind, mover, similarity, slope [n] scene by scene) of what is read from codes [event and twin, K, n, D]."""
     for (mover, s), z in codes.items():
@@ -134,7 +134,7 @@ def _own_error(out: Tensor, target: Tensor, free: Tensor) -> tuple[float, float]
 # Joint training
 
 
-class Joint(nn.Module):
+class JointModel(nn.Module):
     """A world model and, for every exposure p, a reward model and a value function; each is a child of its own."""
 
     def __init__(self, cfg: config.Joint):
@@ -154,18 +154,18 @@ class Joint(nn.Module):
             own |= {f"{readout}{i}": rate for i in range(len(self.cfg.exposures))}
         return own
 
-    def heads(self, z: Tensor) -> dict[float, heads.Heads]:
+    def heads(self, z: Tensor) -> dict[float, heads.HeadPair]:
         """The heads as they are now, by exposure, standardising as codes z [..., D] are spread."""
         found, flat = {}, z.flatten(0, -2)
         for i, p in enumerate(self.cfg.exposures):
-            head = heads.Heads(self.latent, self.cfg.width, self.cfg.depth)
+            head = heads.HeadPair(self.latent, self.cfg.width, self.cfg.depth)
             head.nets = nn.ModuleDict({readout: getattr(self, f"{readout}{i}") for readout in READOUTS})
             head.mean, head.scale = flat.mean(0), heads.spread(flat)
             found[p] = head
         return found
 
 
-def joint_loss(member: Joint, obs: Tensor, prev_action: Tensor, reward: Tensor, *known: Tensor) -> Tensor:
+def joint_loss(member: JointModel, obs: Tensor, prev_action: Tensor, reward: Tensor, *known: Tensor) -> Tensor:
     """Sum of the world model's own loss and that of every head on standardised, detached codes of the batch.
 
     obs [B, T, F]; prev_action, reward, and for every exposure known: [B, T].
@@ -189,7 +189,7 @@ def train_jointly(
     monitors: Sequence[Monitor],
     quiet: bool = True,
     stacked: bool | None = None,
-) -> list[tuple[Joint, Tables]]:
+) -> list[tuple[JointModel, Tables]]:
     """Train agents that differ in their seed as one population, each watched by its monitor.
 
     Returns each with its tables.  `development`: what `Monitor.table` gives, the name being the exposure.  `learning`:
@@ -197,7 +197,7 @@ def train_jointly(
     of the training time (evaluations on the way, that of the untrained agent left out).
     """
     cfg, cut = cfgs[0], models.split(len(data[0]))
-    members = [Joint(c).to(data[0].obs.device) for c in cfgs]
+    members = [JointModel(c).to(data[0].obs.device) for c in cfgs]
     rewards = [heads.reward_targets(c.at(0.0), d) for c, d in zip(cfgs, data, strict=True)]
     known = [[labelled(d, p) for p in cfg.exposures] for d in data]
     learning: list[list[tuple]] = [[] for _ in cfgs]
@@ -229,17 +229,17 @@ def train_jointly(
 
 
 def _joint_evaluation(
-    update: int, member: Joint, data: Batch, reward: Tensor, monitor: Monitor, cut: int
+    update: int, member: JointModel, data: Batch, reward: Tensor, monitor: Monitor, cut: int
 ) -> Iterator[tuple[int, float, str, float]]:
     """(update, exposure or -1, measure, value) of one member, and a look of its monitor."""
-    model, sample, held = member.model, data[:SAMPLE], data[cut : cut + HELD_OUT]
+    model, sample, held = member.model, data[:SAMPLE], data[cut : cut + FOLLOWED]
     own = member.heads(models.encode(model, sample.obs, sample.prev_action))
     monitor(update, model, own)
     if model.trained:
         yield from ((update, -1.0, name, x) for name, x in models.evaluate(model, held).items())
     z = models.encode(model, held.obs, held.prev_action)
     for p, head in own.items():
-        found = heads.evaluate(head, z, reward[cut : cut + HELD_OUT], labelled(held, p), member.cfg.at(p))
+        found = heads.evaluate(head, z, reward[cut : cut + FOLLOWED], labelled(held, p), member.cfg.at(p))
         yield from ((update, p, name, x) for name, x in found.items())
 
 
@@ -271,7 +271,7 @@ def train_curves(
     cfgs: Sequence[config.Curve],
     z: Sequence[heads.Latents],
     data: Sequence[Batch],
-    codes: Sequence[Codes],
+    codes: Sequence[CodesOf],
     tests: Sequence[tuple[Tensor, Batch]],
     quiet: bool = True,
     stacked: bool | None = None,
@@ -291,7 +291,7 @@ def train_curves(
     kind, first = {"empathy": metrics.KINDS["reward"]["empathy"]}, READOUTS.index("reward")
 
     @torch.no_grad()
-    def evaluate(update: int, members: Sequence[heads.Heads]) -> None:
+    def evaluate(update: int, members: Sequence[heads.HeadPair]) -> None:
         for (i, p), head in zip(own, members, strict=True):
             read, ladder = (lambda x, h=head: h(x)[..., None, first]), cfgs[i].model.data.world.ladder
             rows = _slopes(read, encoded[i], kind, ladder, "contact")
@@ -388,10 +388,10 @@ def fine_tuning_key(cfg: config.Extinction) -> str:
 
 def fine_tune(
     cfgs: list[config.Extinction],
-    start: list[heads.Heads],
+    start: list[heads.HeadPair],
     z: list[heads.Latents],
     data: list[Batch],
-    codes: list[Codes],
+    codes: list[CodesOf],
     scenes: stimuli.Scenes,
     quiet: bool = True,
     stacked: bool | None = None,
@@ -457,14 +457,14 @@ def _named(cfg: config.Extinction, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(readout=cfg.readout, withheld=cfg.withheld, until=cfg.until)
 
 
-def _standardised(start: heads.Heads, codes: Codes, phase: str) -> Codes:
+def _standardised(start: heads.HeadPair, codes: CodesOf, phase: str) -> CodesOf:
     """Standardised codes [event and twin, K, n, D] of self and other in the frame that the head is read in."""
     at = PHASES.index(phase)
     own = {key: z[:2, :, :, at] for key, z in codes.items() if key[0] != "drifter"}
     return {key: (z - start.mean) / start.scale for key, z in own.items()}
 
 
-def _by_side(cfg: config.Extinction, net: nn.Module, codes: Codes, side: Tensor, phase: str) -> pd.DataFrame:
+def _by_side(cfg: config.Extinction, net: nn.Module, codes: CodesOf, side: Tensor, phase: str) -> pd.DataFrame:
     kinds, on = {name: metrics.KINDS[cfg.readout][name] for name in FINE_TUNED}, side.cpu().numpy()
     table = [
         (where, kind, mover, s, np.float32(slope[on == where].mean()), int((on == where).sum()))

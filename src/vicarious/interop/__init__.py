@@ -24,7 +24,7 @@ from ..battery import CONTACTS, PHASES
 
 CHUNK = 256  # sequences at a time
 RESAMPLES = 1999
-READOUTS = ("value", "reward")
+OUTPUTS = ("value", "reward")
 Predictions = list[tuple[str, float, np.ndarray]]  # (mover, similarity, [X, K, n, phases]) of a readout, self first
 
 
@@ -72,7 +72,7 @@ def module(net: torch.nn.Module) -> Adapter:
     def predict(frames: np.ndarray) -> dict[str, np.ndarray]:
         out = net(torch.as_tensor(frames).flatten(1))
         out = out[:, None] if out.ndim == 1 else out
-        return {name: out[:, i].cpu().numpy() for i, name in enumerate(READOUTS[: out.shape[1]])}
+        return {name: out[:, i].cpu().numpy() for i, name in enumerate(OUTPUTS[: out.shape[1]])}
 
     return Adapter(predict)
 
@@ -178,7 +178,7 @@ def _ask(external: ExternalAgent, obs: torch.Tensor, prev_action: torch.Tensor, 
     parts: dict[str, list[np.ndarray]] = {}
     for o, a in zip(obs.split(CHUNK), prev_action.split(CHUNK), strict=True):
         predicted = external.predict(o.view(*o.shape[:2], *grid).numpy(), a.numpy())
-        if "value" not in predicted or set(predicted) - set(READOUTS):
+        if "value" not in predicted or set(predicted) - set(OUTPUTS):
             raise ValueError(f"predict must give 'value' and may give 'reward'; it gave {sorted(predicted)}")
         for name, x in predicted.items():
             if np.shape(x) != tuple(o.shape[:2]):
@@ -221,7 +221,7 @@ def _gate(readout: str, predictions: Predictions, ladder: tuple[float, ...], tru
     return {**{k: None if v is None else round(v, 4) for k, v in numbers.items()}, "passed": bool(passed)}
 
 
-def load(target: str) -> Any:
+def load_agent(target: str) -> Any:
     """The object that `package.module:name` or `file.py:name` names; called if it is a function.  Raises ValueError."""
     place, _, name = target.rpartition(":")
     if not place or not name:

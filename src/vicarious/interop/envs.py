@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import drawings, world
 from ..config import World
 
-BODIES = ("self", "other")
+AGENTS = ("self", "other")
 ACTIONS = len(world.ACTIONS)
 
 
@@ -139,9 +139,9 @@ class ChambersParallelEnv(pettingzoo.ParallelEnv):
 
     def __init__(self, render_mode: str | None = None, **options):
         self.chambers, self.render_mode = Chambers(**options), render_mode
-        self.possible_agents, self.agents = list(BODIES), []
-        self.observation_spaces = {body: self.chambers.observations for body in BODIES}
-        self.action_spaces = {body: Discrete(ACTIONS) for body in BODIES}
+        self.possible_agents, self.agents = list(AGENTS), []
+        self.observation_spaces = {body: self.chambers.observations for body in AGENTS}
+        self.action_spaces = {body: Discrete(ACTIONS) for body in AGENTS}
         self._random = np.random.default_rng()
 
     def observation_space(self, agent: str) -> Box:
@@ -153,19 +153,19 @@ class ChambersParallelEnv(pettingzoo.ParallelEnv):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         if seed is not None:
             self._random = np.random.default_rng(seed)
-        self.agents = list(BODIES)
+        self.agents = list(AGENTS)
         observed = self.chambers.reset(1, int(self._random.integers(2**62)))[0]
-        return {body: observed.copy() for body in BODIES}, {body: {} for body in BODIES}
+        return {body: observed.copy() for body in AGENTS}, {body: {} for body in AGENTS}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
-        observed, gains, ends = self.chambers.step(torch.tensor([[int(actions[body]) for body in BODIES]]))
+        observed, gains, ends = self.chambers.step(torch.tensor([[int(actions[body]) for body in AGENTS]]))
         self.agents = [] if ends else self.agents
         return (
-            {body: observed[0].copy() for body in BODIES},
-            {body: float(gain) for body, gain in zip(BODIES, gains[0], strict=True)},
-            dict.fromkeys(BODIES, False),
-            dict.fromkeys(BODIES, ends),
-            {body: {} for body in BODIES},
+            {body: observed[0].copy() for body in AGENTS},
+            {body: float(gain) for body, gain in zip(AGENTS, gains[0], strict=True)},
+            dict.fromkeys(AGENTS, False),
+            dict.fromkeys(AGENTS, ends),
+            {body: {} for body in AGENTS},
         )
 
     def render(self) -> np.ndarray | None:

@@ -78,7 +78,7 @@ def train(cfg: config.External) -> BaseAlgorithm:
     return DQN("MlpPolicy", worlds, **usual, **own, **explores).learn(cfg.steps)
 
 
-def reward(cfg: config.External, policy: Policy | None, purpose: float | None = None) -> float:
+def mean_reward(cfg: config.External, policy: Policy | None, purpose: float | None = None) -> float:
     """Own reward per step of a policy (frames [B, H, W, C] -> actions [B]) in worlds that nobody has learnt from.
 
     None: of the scripted conduct, at this purpose if one is given.
@@ -95,7 +95,7 @@ def reward(cfg: config.External, policy: Policy | None, purpose: float | None = 
     return total / (cfg.data.frames - 1)
 
 
-def measure(
+def external_tables(
     cfg: config.External, model: BaseAlgorithm, scenes: battery.Scenes, value: torch.Tensor
 ) -> dict[str, pd.DataFrame]:
     """Tables `outsiders`, what `vicarious probe` reports of it, and `measures`: its gate, and own reward per step.
@@ -105,9 +105,9 @@ def measure(
     report = probe(model, cfg.data.world, cfg.data.seed, cfg.battery, (scenes, value))
     gate = report.gates["value"]
     rewards = {
-        "gain": reward(cfg, lambda observed: model.predict(observed, deterministic=True)[0]),
-        "gain_scripted": reward(cfg, None),
-        "gain_aimless": reward(cfg, None, 0.0),
+        "gain": mean_reward(cfg, lambda observed: model.predict(observed, deterministic=True)[0]),
+        "gain_scripted": mean_reward(cfg, None),
+        "gain_aimless": mean_reward(cfg, None, 0.0),
     }
     found = {"own_slope": gate["own"], "value_r": gate["agreement"], "passed": float(gate["passed"]), **rewards}
     rows = [(name, "self", 1.0, float(x)) for name, x in found.items()]

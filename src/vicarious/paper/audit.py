@@ -109,7 +109,7 @@ def equivalent(findings: list[Finding]) -> bool:
     return stats.equivalence(differences, MARGIN) < 1 - stats.LEVEL
 
 
-def run(
+def check_sample(
     runs: list[Stage],
     store: Store,
     number: int,
@@ -123,13 +123,13 @@ def run(
     chosen, findings = sample(runs, store, number, whole, seed), []
     for run in tqdm(chosen, desc="made again", disable=None):
         findings.append(check(run, store, whole, device))
-        say(describe(findings[-1]))
+        say(sentence(findings[-1]))
     passed = all(f.passed for f in findings) and equivalent(findings)
     say(f"{len(findings)} made again: {'as published' if passed else 'NOT as published'}")
     return passed
 
 
-def describe(finding: Finding) -> str:
+def sentence(finding: Finding) -> str:
     """One line on one run."""
     agent = agent_columns(finding.run)
     name = f"{finding.run.address} {agent['family']} seed {agent['seed']}, p = {agent['exposure']:g}"

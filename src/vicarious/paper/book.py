@@ -23,7 +23,7 @@ ENVIRONMENT = {
     **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"},
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
-LARGEST = 1 << 14  # bytes of a parameter file
+LARGEST_FILE = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
 
@@ -134,7 +134,7 @@ def fill_gaps(folder: Path) -> None:
             nbformat.write(page, path)
 
 
-def build(source: Path, out: Path) -> Path:
+def build_pages(source: Path, out: Path) -> Path:
     """HTML from staged sources, warnings as errors; returns the index.  Raises BuildFailed with the warnings."""
     work = out / ".jupyter-book"
     _jupyter_book(source, out, work, "html")
@@ -214,7 +214,7 @@ def render(
     if banner:
         fill_gaps(where / "book")
     say("building pages")
-    index = build(where, out)
+    index = build_pages(where, out)
     for make in extra:
         say(f"{make.__name__.replace('_', ' ')}: {make(where, out)}")
     if failed:
@@ -261,8 +261,8 @@ def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str
     Raises ValueError in one line where the file is not that.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
         content = yaml.safe_load(path.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
@@ -293,7 +293,7 @@ def _parameters(
     at_hand = store.Store()
     for key in given:
         if not any(key in fields for fields in have.values()):
-            nearest = max(names, key=lambda name: chapters.nearness(key, have[name]))
+            nearest = max(names, key=lambda name: chapters.likeness(key, have[name]))
             chapters.validate(nearest, {key: given[key]})
     own = {name: {k: v for k, v in given.items() if k in have[name]} | by_chapter.get(name, {}) for name in names}
     return {name: chapters.with_default_seeds(name, values, at_hand) for name, values in own.items()}

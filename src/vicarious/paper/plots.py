@@ -101,7 +101,7 @@ def draw(
     """
     lines, rows = list(lines), []
     panels = list(dict.fromkeys(line.panel for line in lines))
-    fig, axes = grid(len(panels), columns, size, **{"sharey": True, **shared})
+    fig, axes = subplots(len(panels), columns, size, **{"sharey": True, **shared})
     for ax, panel in zip(axes, panels, strict=True):
         own = [line for line in lines if line.panel == panel]
         styles = _styles(own if inside else lines, palette)
@@ -181,7 +181,7 @@ def draw_similarity(lines: Iterable[Line], mark: float | None = None, **how) -> 
     return draw(lines, "similarity", how.pop("y", "rho"), axis, turned, **how)
 
 
-def grid(count: int, columns: int, size: tuple[float, float], **how) -> tuple[Figure, list[Axes]]:
+def subplots(count: int, columns: int, size: tuple[float, float], **how) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels of a size in inches, and their axes."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -210,7 +210,7 @@ def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = No
 
 def points(panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, identity: bool = False) -> pd.DataFrame:
     """Scatter of x and y [n] in panels, with the least-squares line through them, or the line of equal values."""
-    _, axes = grid(len(panels), len(panels), (3.3, 3.3), sharex=identity, sharey=True)
+    _, axes = subplots(len(panels), len(panels), (3.3, 3.3), sharex=identity, sharey=True)
     for ax, (title, (one, two)) in zip(axes, panels.items(), strict=True):
         slope = 1.0 if identity else np.polyfit(one, two, 1)[0] if len(one) > 1 else 0.0
         ax.axline((0, 0) if identity else (one.mean(), two.mean()), slope=slope, color="0.7", lw=1, zorder=0)
@@ -223,7 +223,7 @@ def points(panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, ide
 
 def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: float = 1.0, **how) -> pd.DataFrame:
     """Heat maps side by side, numbers in their cells.  Returns panel, row, column, value."""
-    _, axes = grid(len(tables), len(tables), size)
+    _, axes = subplots(len(tables), len(tables), size)
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         own = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", "annot": True, "fmt": ".2f", "cbar": False}
         sns.heatmap(table, annot_kws={"size": 7}, ax=ax, **(own | how))
@@ -334,7 +334,7 @@ def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
     return STEPPER.format(name=name, images="".join(images), last=last, label=frames[-1][0])
 
 
-def step(lines: list[Line], own: float, title: str) -> Figure:
+def training_step(lines: list[Line], own: float, title: str) -> Figure:
     """One step of training: curves over similarity, every agent a thin line, and the self's own coefficient."""
     lines = [replace(line, panel=title, agents=True) for line in lines]
     lines.append(Line("self", np.ones(1), np.array([own]), title))

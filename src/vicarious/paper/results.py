@@ -22,7 +22,7 @@ DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
 USUAL = {"view": "allocentric", "stop": 0, "state": 0}  # of agents, unless asked for others
 Seeds = Sequence[int]
 Agents = tuple[list[int], list[int]]  # seeds that may speak, and those that may not
-Curve = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
+Course = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
 BY_TRUTH = ("precision", "extinction", "decoupling")  # tables of slopes that are coefficients over the true ones
 
 
@@ -135,13 +135,13 @@ class Results:
         found = [self.rho(readout, seeds, s=s, kind=kind, exposure=FULL, kappa=kappa) for kappa in kappas]
         return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(found, 1)], -1)
 
-    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> Curve:
+    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> Course:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
         t = self.agents("coefficients", family, readout=readout, kind="empathy", mover="other")
         s, found = rho(t[t.similarity < 1], seeds, over="similarity")
         return 90 - np.degrees(np.arccos(s)), found
 
-    def moved(self, readout: str, seeds: Seeds, path: str, s: float | None = None, **where) -> Curve:
+    def moved(self, readout: str, seeds: Seeds, path: str, s: float | None = None, **where) -> Course:
         """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
         where = {"family": "recurrent", "mover": "other"} | where
         rows = self.agents("interventions", readout=readout, path=path, **where)
@@ -253,7 +253,7 @@ def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
     return pd.concat([frame.drop(columns=["address", *agents], errors="ignore"), agents], axis=1)
 
 
-def losses(runs: list[Stage], store: Store) -> pd.DataFrame:
+def model_losses(runs: list[Stage], store: Store) -> pd.DataFrame:
     """How well the world models of these runs know the world: `agent_columns`, and `loss`, held-out ones summed."""
     rows = []
     for run in {c.model: c for c in runs if c.stage == "curve"}.values():
@@ -273,7 +273,7 @@ def at_hand(runs: list[Stage], store: Store) -> list[Stage]:
     return [run for group in whole.values() for run in group] if -1 in whole and len(whole) > 1 else []
 
 
-def collect(runs: list[Stage], store: Store, **where) -> Results:
+def gather(runs: list[Stage], store: Store, **where) -> Results:
     """Results of runs that are at hand.  Scenes evaluated only while agents learnt are a yardstick of their own."""
     while_learning = {run.battery for run in runs if run.stage in ("joint", "curve")}
     while_learning -= {run.battery for run in runs if isinstance(run, config.Responses)}

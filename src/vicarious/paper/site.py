@@ -22,7 +22,7 @@ from .results import Results
 
 CONVERGED = "converged"  # heads trained on a frozen world model; other stages are updates of joint training
 MADE_WITH = ["stage", "device", "threads", "precision", "python", "torch"]
-CHAPTERS = "chapters"  # group of the benchmark's rows that are about single ones
+ONE_CHAPTER = "chapters"  # group of the benchmark's rows that are about single ones
 
 
 def show(source: chapters.Source, name: str, numbers: pd.DataFrame | None = None) -> None:
@@ -45,7 +45,7 @@ def note(provenance: str, name: str, numbers: pd.DataFrame | None) -> str:
     return f'<details class="caption-note"><summary>{link} · provenance</summary>{escape(provenance)}</details>'
 
 
-def forest(verdicts: pd.DataFrame) -> str:
+def forest_table(verdicts: pd.DataFrame) -> str:
     """HTML of every prediction in a line: estimate on a common axis, its interval, the rule's bar, verdict and n.
 
     verdicts: from `verdicts.verdicts`.  Text and colours are the page's own, so that it can be read in the dark, on
@@ -128,7 +128,7 @@ def explorer(results: Results, script: str = "../_static/explorer.js") -> str:
     return f'{empty}{numbers}<script src="{script}" defer></script>'
 
 
-def parameters() -> pd.DataFrame:
+def parameter_table() -> pd.DataFrame:
     """Every parameter of every chapter: type, range, default and what it is."""
     all_of = [
         (page, model, *field) for page, model in chapters.CHAPTERS.items() for field in model.model_fields.items()
@@ -251,7 +251,7 @@ def speed(bench: dict, groups: tuple[str, ...] = ("environment", "world model", 
 def rates(bench: dict) -> pd.DataFrame:
     """The benchmark's rows, ready to read; the ratio is what the first row of a group is to this one."""
     rows = []
-    for row in (r for r in bench["rows"] if r["group"] != CHAPTERS):
+    for row in (r for r in bench["rows"] if r["group"] != ONE_CHAPTER):
         digits = 1 if row["median"] < 1000 else 0
         spread = f"{row['low']:,.{digits}f} to {row['high']:,.{digits}f}" if "low" in row else ""
         name = row["name"] + (f" ({row['version']})" if "version" in row else "")
@@ -263,7 +263,7 @@ def rates(bench: dict) -> pd.DataFrame:
 
 def rendering(bench: dict) -> pd.DataFrame:
     """Seconds of executing and rendering the book, and of every chapter in it: median of the rounds, and range."""
-    rows = [r for r in bench["rows"] if r["group"] in ("the book", CHAPTERS)]
+    rows = [r for r in bench["rows"] if r["group"] in ("the book", ONE_CHAPTER)]
     told = [(r["name"], f"{r['median']:.0f}", f"{r['low']:.0f} to {r['high']:.0f}") for r in rows]
     return pd.DataFrame(told, columns=["what", "seconds", "lowest to highest"]).set_index("what")
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from .. import config, metrics, models
 from ..config import Stage
 
-FAMILIES = ("recurrent", "pixels", "untrained")
+REFERENCE = ("recurrent", "pixels", "untrained")
 EXPOSURES = (0.0, 0.1, 1.0)
 WEIGHTS = 5  # seeds whose agents are published with weights, controls and all
 KAPPAS = (-1.0, 0.0, 0.25, 0.5, 1.0)  # couplings that are planted
@@ -22,7 +22,7 @@ SWITCHED = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # exposures at which converged head
 STOPPED = (0.1, 0.2, 0.33)  # shares of the world model's training at which its codes are read
 WITHHELD = ("alike", "unlike", "left", "best")  # others whose contacts stay without labels at p = 1
 VIEWS = ("left", "centred")
-VIEWED = ("recurrent", "transformer", "vae")  # families that also see the world in other views
+SEEN_IN_VIEWS = ("recurrent", "transformer", "vae")  # families that also see the world in other views
 DECAYS = (0.0, 1.0)  # weight decay once a coupling has ceased, beside the usual one
 NARROW = 32  # hidden units of heads with less capacity
 VALUE_RATE = 1e-4  # constant rate of the value function in fine-tuning
@@ -116,7 +116,7 @@ def _unique(runs: Iterable[Stage]) -> list[Stage]:
 def reference(
     profile: str = "paper",
     seeds: int | None = None,
-    families: tuple[str, ...] = FAMILIES,
+    families: tuple[str, ...] = REFERENCE,
     exposures: tuple[float, ...] | None = None,
     heads: dict | None = None,
     levels: int | None = None,
@@ -132,7 +132,7 @@ def reference(
     for seed in range(sizes.seeds if seeds is None else seeds):
         for family in families:
             own = build.model(seed, family)
-            swept = sizes.sweep if family == FAMILIES[0] else sizes.sweep // 4
+            swept = sizes.sweep if family == REFERENCE[0] else sizes.sweep // 4
             for p in exposures or EXPOSURES[: None if seed < swept else 1]:
                 runs.append(config.Responses(heads=build.heads(own, p, **(heads or {})), battery=battery))
             runs.append(build.codes(own, battery))
@@ -179,7 +179,7 @@ def continuity(
     battery, heads = usual[0], [run.heads for run in runs if run.stage == "responses"]
     swept = [head for head in heads if head.model.data.seed < sizes.sweep]
     at = [head for head in heads if head.exposure == exposure]
-    moved = [head for head in at if head in swept or head.model.family == FAMILIES[0]]
+    moved = [head for head in at if head in swept or head.model.family == REFERENCE[0]]
     runs += [config.Interventions(heads=head, battery=battery) for head in moved]
     runs += [config.Surface(heads=head, battery=battery, **sizes.surface) for head in swept]
     return [battery, Shapes(levels=battery.levels - 1, **sizes.shapes), *runs[1:]]
@@ -193,7 +193,7 @@ def extinction(profile: str = "paper", seeds: int | None = None, rate: float | N
     """
     sizes = PROFILES[profile]
     count = sizes.sweep if seeds is None else seeds
-    usual = reference(profile, count, FAMILIES[:1], (0.0,))
+    usual = reference(profile, count, REFERENCE[:1], (0.0,))
     runs, own = list(usual), {} if rate is None else {"rate": rate}
     for start in (run for run in usual if run.stage == "responses"):
         tuned = [{"exposure": p, "past": sizes.past["ends" if p in (0.0, 1.0) else "between"]} for p in SWITCHED]
@@ -217,7 +217,7 @@ def development(profile: str = "paper", seeds: int | None = None, exposures: tup
     battery, runs = build.watching(), [build.watching()]
     for seed in range(count):
         few = seed < math.ceil(count / 4)
-        watched = [build.model(seed, family) for family in (FAMILIES if few else FAMILIES[:1])]
+        watched = [build.model(seed, family) for family in (REFERENCE if few else REFERENCE[:1])]
         runs += [config.Joint(model=model, battery=battery, exposures=exposures) for model in watched]
         stops = sorted({max(1, round(share * watched[0].updates)) for share in STOPPED}) if few else ()
         stopped = [watched[0].model_copy(update={"stop": stop}) for stop in stops]
@@ -242,7 +242,7 @@ def scaling(profile: str = "paper", seeds: int | None = None, more: dict[str, tu
         def curve(family: str = "recurrent", name: str | None = None, level: int = 0, seed: int = seed) -> config.Curve:
             part, own = (AXES[name].part, AXES[name].own(level)) if name else ("", {})
             data = config.Episodes(seed=seed, **{**sizes.data, **(own if part == "data" else {})})
-            shape = {**sizes.base, **(own if part == "model" else {})} if family == FAMILIES[0] else {}
+            shape = {**sizes.base, **(own if part == "model" else {})} if family == REFERENCE[0] else {}
             model = config.Model(data=data, family=family, **shape)
             head = {**sizes.curve, **(own if part == "head" else {})}
             return config.Curve(model=model, battery=battery, **head)
@@ -273,18 +273,18 @@ def generality(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
         for seed in range(planned if seeds is None else min(seeds, planned)):
             model = build.model(seed, family, **{**RECIPES[family], **sizes.model})
             heads = build.heads(model)
-            if family != FAMILIES[0]:
+            if family != REFERENCE[0]:
                 runs.append(config.Responses(heads=heads, battery=battery))
                 runs.append(build.codes(model, battery, permutations=0))
             if hasattr(models.FAMILIES[family], "imagine"):
                 runs.append(config.Imagined(heads=heads, battery=battery))
-            for view in VIEWS if seed < sizes.views and family in VIEWED else ():
+            for view in VIEWS if seed < sizes.views and family in SEEN_IN_VIEWS else ():
                 world = {"world": config.World(view=view)}
                 other = model.model_copy(update={"data": model.data.model_copy(update=world)})
                 runs.append(config.Responses(heads=build.heads(other), battery=battery))
                 runs.append(build.codes(other, battery, permutations=0))
     without = sizes.external if seeds is None else min(seeds, sizes.external)
-    runs += reference(profile, without, FAMILIES[:1], (1.0,))
+    runs += reference(profile, without, REFERENCE[:1], (1.0,))
     worlds = (config.World(), config.World(eventful=0.0))  # agents of the latter never saw anything over there
     data = [config.Episodes(seed=seed, world=world) for seed in range(without) for world in worlds]
     for cfg, (algorithm, recipe) in product(data, EXTERNAL.items()):
@@ -303,7 +303,7 @@ def leakage(profile: str = "paper", seeds: int | None = None, decays: tuple[floa
     """
     sizes = PROFILES[profile]
     build, battery = Build(sizes), Build(sizes).battery()
-    runs = reference(profile, sizes.leaking if seeds is None else seeds, FAMILIES[:1], (0.0,))
+    runs = reference(profile, sizes.leaking if seeds is None else seeds, REFERENCE[:1], (0.0,))
     for model in [run.heads.model for run in runs if run.stage == "responses"]:
         few = model.data.seed < sizes.dials
         tunings = [({}, {"past": sizes.past["between"]})]
@@ -355,14 +355,14 @@ def publication(runs: list[Stage]) -> tuple[list[Stage], list[Stage]]:
     return list(stages.values()), [s for s in stages.values() if s in kept or s.stage in ("battery", "returns")]
 
 
-def agents(amount: str) -> int:
+def seeds_of(amount: str) -> int:
     """The field of a chapter that says how many agents it has: as many as the paper's profile plans."""
     return Field(
         getattr(PROFILES["paper"], amount), ge=1, le=1000, description="number of independently trained agents"
     )
 
 
-def similarity(what: str = "at which the verdict is read, cos(angle)") -> float:
+def similarity_of(what: str = "at which the verdict is read, cos(angle)") -> float:
     """The field of a chapter that is read at one similarity."""
     return Field(0.5, ge=0, le=1, description=f"similarity of the other {what}")
 
@@ -380,7 +380,7 @@ class Parameters(config.Frozen):
     swept: ClassVar[bool] = False
 
     profile: Literal["paper", "quick"] = Field("paper", description="sizes of data, models and training")
-    seeds: int = agents("seeds")
+    seeds: int = seeds_of("seeds")
 
     def exposures(self) -> tuple[float, ...]:
         """All that are shown, ascending."""
@@ -411,4 +411,4 @@ class Sweep(Parameters):
     """A chapter of a sweep, which has fewer agents than runs about p = 0."""
 
     amount: ClassVar[str] = "sweep"
-    seeds: int = agents("sweep")
+    seeds: int = seeds_of("sweep")

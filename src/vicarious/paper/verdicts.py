@@ -32,7 +32,7 @@ NULL_LEVEL = 0.05  # of two one-sided tests
 CONFIRMATORY, SWEEP, FAMILIES = 40, 20, 10  # planned agents per cell; below it a verdict is provisional
 
 Values = Callable[[Results, list[int]], np.ndarray]
-TEXT = {  # of bars, by kind
+BAR_TEXT = {  # of bars, by kind
     ">": "lower bound of {name} > {value}",
     "<": "upper bound of {name} < {value}",
     "<=": "upper bound of {name} <= {value}",
@@ -46,8 +46,8 @@ TEXT = {  # of bars, by kind
 
 @dataclass(frozen=True)
 class Bar:
-    """What a criterion has to clear: a kind of `TEXT` and its value (`within`: from value to upper), as `rules.yml` has
-    them."""
+    """What a criterion has to clear, as `rules.yml` has it: a kind of `BAR_TEXT`, its value, and for `within` the
+    upper one."""
 
     kind: str
     value: float
@@ -96,7 +96,7 @@ class Bar:
     def text(self, name: str, raised_by: str = "") -> str:
         """The bar in words."""
         value = f"max({_number(self.value)}, {raised_by})" if raised_by else _number(self.value)
-        return TEXT[self.kind].format(name=name, value=value, upper=_number(self.upper))
+        return BAR_TEXT[self.kind].format(name=name, value=value, upper=_number(self.upper))
 
 
 def _number(x: float) -> str:

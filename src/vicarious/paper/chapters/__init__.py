@@ -26,7 +26,7 @@ from ...pipeline import missing
 from ...store import Store, home
 from .. import results, studies
 from ..results import Results
-from ..studies import Parameters, Sweep, similarity
+from ..studies import Parameters, Sweep, similarity_of
 from ..verdicts import Prediction, verdicts
 from ..verdicts import rules as rule_table
 
@@ -39,7 +39,7 @@ class Apparatus(Parameters):
     swept: ClassVar[bool] = True
 
     seed: int = Field(0, ge=0, le=999, description="the agent in the pictures")
-    similarity: float = similarity("in the pictures, cos(angle) to the self")
+    similarity: float = similarity_of("in the pictures, cos(angle) to the self")
 
     def agents(self) -> list[Stage]:
         wanted = super().agents()
@@ -138,7 +138,7 @@ def declaration(model: type[Parameters]) -> str:
     return "\n".join(lines)
 
 
-def nearness(name: str, known: Iterable[str]) -> float:
+def likeness(name: str, known: Iterable[str]) -> float:
     """How like the nearest of the known names this one is, from 0 to 1."""
     return max((difflib.SequenceMatcher(None, name, k).ratio() for k in known), default=0.0)
 
@@ -174,7 +174,7 @@ def calibrated(profile: str, store: Store) -> bool:
     """Whether the instrument passes its own tests with agents at hand."""
     runs = results.at_hand(studies.calibration(profile), store)
     asked = [run for run in runs if run.stage in ("battery", "responses", "codes")]  # what its conditions are about
-    return bool(runs) and _calibration.calibrated(results.collect(asked, store))
+    return bool(runs) and _calibration.calibrated(results.gather(asked, store))
 
 
 def numbers_shown(folder: Path) -> dict[str, set[str]]:
@@ -211,7 +211,7 @@ class Source:
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", "readout", *where.values()}
         own = {"altered": bool(changed), "calibrated": calibrated(self.parameters.profile, self.store)}
-        return results.collect(self.parameters.agents(), self.store, **given, **own)
+        return results.gather(self.parameters.agents(), self.store, **given, **own)
 
     def verdicts(self, *ids: str) -> pd.DataFrame:
         """Verdicts on the chapter's predictions (all rows of those that are named), decided beside all others."""

@@ -20,7 +20,7 @@ from ...pipeline import STAGES, Output, Recipe, each
 from .. import studies
 from ..plots import Line, draw, draw_similarity, over_similarity
 from ..results import FULL, Agents, Results, S
-from ..studies import KAPPAS, Sweep, similarity
+from ..studies import KAPPAS, Sweep, similarity_of
 from ..verdicts import NULL, decide, rule
 from .continuity import JUMP, jump, lead
 
@@ -33,32 +33,32 @@ SPLIT_HALF, ICC = 0.8, 0.75  # bars of P7
 class Calibration(Sweep):
     chapter: ClassVar[str] = "02-calibration"
 
-    similarity: float = similarity("at which precision is read, cos(angle) to the self")
+    similarity: float = similarity_of("at which precision is read, cos(angle) to the self")
     seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
 
     def agents(self) -> list[Stage]:
         return studies.calibration(self.profile, self.seeds)
 
 
-def line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pooled_line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope, intercept and R2 [...] of recovered on planted couplings [..., n, couplings, 2], all agents together."""
     return stats.line(*(x[..., i].reshape(*x.shape[:-3], -1) for i in (0, 1)))
 
 
 def slope(x: np.ndarray) -> np.ndarray:
-    return line(x)[0]
+    return pooled_line(x)[0]
 
 
 def determination(x: np.ndarray) -> np.ndarray:
-    return line(x)[2]
+    return pooled_line(x)[2]
 
 
-def split_half(x: np.ndarray) -> np.ndarray:
+def pooled_halves(x: np.ndarray) -> np.ndarray:
     """Split-half reliability [...] over all agents and designs of x [..., n, designs, halves]."""
     return stats.split_half(_together(x))
 
 
-def icc(x: np.ndarray) -> np.ndarray:
+def pooled_icc(x: np.ndarray) -> np.ndarray:
     """ICC(2,k) [...] over all agents and designs of x [..., n, designs, sets]."""
     return stats.icc(_together(x))[1]
 
@@ -97,7 +97,7 @@ for _family in SILENT:
     CONDITIONS += rule(_family, *(partial(_silent, _family, s) for s in LOOKS), agents=_who)
 
 
-def conditions(results: Results | None) -> pd.DataFrame:
+def condition_table(results: Results | None) -> pd.DataFrame:
     """One row per condition, as `verdicts.verdicts` has them."""
     results = results and results.replace(s=S)  # conditions are read at similarities of their own
     return pd.DataFrame([decide(c, results) for c in CONDITIONS])
@@ -111,7 +111,7 @@ def calibrated(results: Results | None) -> bool:
     return all(decide(c, results)["verdict"] == "supported" for c in CONDITIONS)  # not beyond the first that is not
 
 
-def scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
+def set_scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
     """Coefficients of one kind at similarity s by set and half of scenes: agent columns, readout, set, half, rho.
 
     precision: the table of that name in `Results`, coefficients from `metrics.scene_slopes` over sets.
@@ -123,13 +123,13 @@ def scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataF
 def reliability(scored: pd.DataFrame) -> pd.DataFrame:
     """Split-half and ICC(2,k) of each readout over the pooled design of couplings and exposures, seeds resampled whole.
 
-    scored: from `scores`.  Columns readout, statistic, estimate, low, high, agents.
+    scored: from `set_scores`.  Columns readout, statistic, estimate, low, high, agents.
     """
     rows = []
     for readout, own in scored.groupby("readout"):
         halves = own[own.set == 0].pivot_table(index="seed", columns=[*CELL, "half"], values="rho")
         sets = own.groupby(["seed", *CELL, "set"]).rho.mean().unstack([*CELL, "set"])
-        for name, table, statistic in (("split-half", halves, split_half), ("ICC(2,k)", sets.sort_index(axis=1), icc)):
+        for name, table, statistic in (("split-half", halves, pooled_halves), ("ICC(2,k)", sets, pooled_icc)):
             k = table.columns.get_level_values(-1).nunique()
             x = table.sort_index(axis=1).to_numpy().reshape(len(table), -1, k)
             found = stats.interval_of(statistic, x)
@@ -149,10 +149,10 @@ def measurement_error(scored: pd.DataFrame) -> pd.DataFrame:
     return table.assign(error=np.sqrt(cells["var"].mean())).reset_index()
 
 
-def detectable(scored: pd.DataFrame, shown: int, readout: str, scenes: list[int], agents: list[int]) -> pd.DataFrame:
+def smallest_rho(scored: pd.DataFrame, shown: int, readout: str, scenes: list[int], agents: list[int]) -> pd.DataFrame:
     """Smallest mean rho that agents at p = 0 would show, by number of scenes and of agents (`stats.detectable`).
 
-    scored: from `scores`, every half of a set with `shown` scenes.  All agents see the same scenes, so that what is
+    scored: from `set_scores`, every half of a set with `shown` scenes.  All agents see the same scenes, so that what is
     particular to a scene is shared by them and does not average out over agents.
     """
     own = scored[(scored.readout == readout) & (scored.exposure == 0) & (scored.kappa == 0)]
@@ -188,7 +188,7 @@ def true_slopes(returns: pd.DataFrame) -> pd.DataFrame:
 
 # How often the statistics of `stats` err, on simulated studies whose truth is known
 
-LEVELS = 11  # of similarity, as in the battery
+DOSES = 11  # of similarity, as in the battery
 DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "normal": lambda rng, n: rng.standard_normal(n),
     "skewed": lambda rng, n: rng.standard_exponential(n) - 1,
@@ -236,7 +236,7 @@ def _studies(cfg: studies.Simulations, n: int) -> Iterator[tuple[str, str, list[
     rng = np.random.default_rng([cfg.seed, n, 1])
     at_margin = NULL + 0.5 * NULL * rng.standard_normal((cfg.studies, n))
     yield "false positives of equivalence", "at the margin", [stats.equivalence(x, NULL) < 0.05 for x in at_margin]
-    flat = rng.standard_normal((cfg.studies, n, LEVELS)) + 3 * rng.standard_normal((cfg.studies, n, 1))
+    flat = rng.standard_normal((cfg.studies, n, DOSES)) + 3 * rng.standard_normal((cfg.studies, n, 1))
     yield "false positives of Page's test", "no trend", [stats.page(x) < 0.05 for x in flat]
 
 
@@ -279,7 +279,7 @@ def recovery(results: Results, seeds: dict[str, list[int]], kinds: tuple[str, ..
 
 
 def who_moved(identity: pd.DataFrame) -> pd.DataFrame:
-    """A reliability diagram of the probe for who moved; identity: from `codes.reliability`."""
+    """A reliability diagram of the probe for who moved; identity: from `codes.calibration_bins`."""
     own, lines = identity[identity.mover == "other"], []
     for name, some in {"identical looks": own[own.similarity == 1], "all other looks": own[own.similarity < 1]}.items():
         weighted = some[["p_self", "share_self"]].mul(some.n_scenes, axis=0).groupby(some["bin"]).sum()

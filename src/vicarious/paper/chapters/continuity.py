@@ -21,7 +21,7 @@ from scipy.special import expit
 from ... import metrics
 from ...config import Stage
 from .. import studies
-from ..plots import COLOURS, NAMES, Line, draw, draw_similarity, grid, over_similarity, plt, turned, with_anchors
+from ..plots import COLOURS, NAMES, Line, draw, draw_similarity, over_similarity, plt, subplots, turned, with_anchors
 from ..results import S_HIGH, Results
 from ..studies import Parameters
 from ..verdicts import rule
@@ -128,7 +128,7 @@ def confused_from(e: Results) -> float | None:
     return float(above.min()) if len(above) else None
 
 
-def scores(e: Results, readout: str, families: Sequence[str]) -> pd.DataFrame:
+def shape_scores(e: Results, readout: str, families: Sequence[str]) -> pd.DataFrame:
     """Shape of every agent's curves: columns seed, of (family), curve, lead, jump, roughness.
 
     Controls bypass the gate; who has no curve is left out.  curve: `looks`, or a way through the latent from the
@@ -240,7 +240,7 @@ def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple], confused: f
 
     table: columns family, exposure, readout, similarity, purpose and rho, over agents.
     """
-    fig, axes = grid(len(panels), 3, (2.9, 2.9), sharex=True, sharey=True)
+    fig, axes = subplots(len(panels), 3, (2.9, 2.9), sharex=True, sharey=True)
     own, parts = table[table.readout == readout], []
     how = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "shading": "nearest", "rasterized": True}
     for ax, (family, p) in zip(axes, panels, strict=True):
@@ -261,7 +261,7 @@ def surfaces(table: pd.DataFrame, readout: str, panels: list[tuple], confused: f
     return pd.concat(parts, ignore_index=True)
 
 
-def conduct(table: pd.DataFrame, readout: str, levels: list[float]) -> pd.DataFrame:
+def conduct_curves(table: pd.DataFrame, readout: str, levels: list[float]) -> pd.DataFrame:
     """rho against purpose for every taste, one panel per similarity; table: of agents, as in `surfaces`."""
     t, lines = table[table.readout == readout], []
     for s in levels:
@@ -274,7 +274,7 @@ def conduct(table: pd.DataFrame, readout: str, levels: list[float]) -> pd.DataFr
 
 def shape(table: pd.DataFrame, bar: float) -> pd.DataFrame:
     """Every agent's lead of the smooth curve and its largest jump; table: columns of, curve, lead and jump."""
-    _, axes = grid(2, 2, (4.4, 3.3), sharey=True)
+    _, axes = subplots(2, 2, (4.4, 3.3), sharey=True)
     how = {"y": "curve", "hue": "of", "palette": COLOURS, "dodge": True, "jitter": False, "alpha": 0.6}
     says = {"lead": "lead of the smooth curve (above 0: smooth)", "jump": "largest jump, as a share of the range"}
     for ax, (value, label), at in zip(axes, says.items(), (0.0, bar), strict=True):
@@ -284,7 +284,9 @@ def shape(table: pd.DataFrame, bar: float) -> pd.DataFrame:
     return table[["of", "curve", "seed", "lead", "jump"]]
 
 
-def moved(results: Results, readout: str, seeds: list[int], where: pd.DataFrame, reach: np.ndarray) -> pd.DataFrame:
+def moved_along(
+    results: Results, readout: str, seeds: list[int], where: pd.DataFrame, reach: np.ndarray
+) -> pd.DataFrame:
     """Left: rho while the other's code goes to the self's; right: rho against its place on the self-other axis.
 
     where: from `places`, as similarity alone brings it about; reach [A]: the place that a patch by each alpha reaches.

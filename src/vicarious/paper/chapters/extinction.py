@@ -15,19 +15,19 @@ from ... import metrics, stats
 from ...config import Stage
 from .. import studies
 from ..plots import COLOURS, AxisOf, Line, draw, similarity_axis, training_axis, turned
-from ..results import FULL, Agents, Curve, Results
+from ..results import FULL, Agents, Course, Results
 from ..results import rho as ask_rho
-from ..studies import Parameters, Sweep, agents, similarity
+from ..studies import Parameters, Sweep, seeds_of, similarity_of
 from ..verdicts import NULL, rule
 from .stimuli import HALF, at_place, place
 
-USUAL = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
+DIALS = {"weight_decay": 0.01, "head_width": 128}  # of the heads whose residue is judged
 
 
 class Extinction(Sweep):
     chapter: ClassVar[str] = "09-extinction"
 
-    similarity: float = similarity()
+    similarity: float = similarity_of()
     rate: float = Field(1e-3, gt=0, le=0.1, description="learning rate of the reward model once labels are given")
 
     def agents(self) -> list[Stage]:
@@ -38,8 +38,8 @@ class Leakage(Parameters):
     chapter: ClassVar[str] = "10-leakage"
     amount: ClassVar[str] = "leaking"
 
-    seeds: int = agents("leaking")
-    similarity: float = similarity("at which the residue is read, cos(angle)")
+    seeds: int = seeds_of("leaking")
+    similarity: float = similarity_of("at which the residue is read, cos(angle)")
     weight_decay: float = Field(0.0, ge=0, le=10, description="a further one once the coupling has ceased, 0 for none")
 
     def agents(self) -> list[Stage]:
@@ -49,7 +49,7 @@ class Leakage(Parameters):
 # Extinction
 
 
-def after(e: Results, seeds: list[int], exposure: float, s: float | None = None, **where) -> Curve:
+def after(e: Results, seeds: list[int], exposure: float, s: float | None = None, **where) -> Course:
     """Updates [U] since a converged head was given an exposure, and coefficients [n, U].
 
     where: readout, kind, mover, withheld and until, unless as usual, and the side of the glass on which the mover was.
@@ -74,7 +74,7 @@ def competent(e: Results, head: str) -> Agents:
     return good, [s for s in seeds if s not in good]
 
 
-def labelled(e: Results, exposure: float, seeds: list[int], readout: str = "reward") -> Curve:
+def episodes_seen(e: Results, exposure: float, seeds: list[int], readout: str = "reward") -> Course:
     """Labelled eventful episodes seen by update, repeats counted, and different ones: means over agents, [U] each."""
     t = e.pick("progress", readout=readout, withheld="nothing", until=1.0, exposure=exposure)
     mean = t[t.seed.isin(seeds)].groupby("update")[["labelled", "different"]].mean()
@@ -107,13 +107,13 @@ def generalised(never: np.ndarray, held: np.ndarray, told: np.ndarray) -> stats.
 # Leakage
 
 
-def course(e: Results, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials) -> Curve:
+def course(e: Results, seeds: list[int], kappa: float, s: float | None = None, mover: str = "other", **dials) -> Course:
     """Updates [U] since all coupling ceased and coefficients [n, U] of value functions that had learnt under `kappa`.
 
-    dials: weight_decay and head_width, `USUAL` unless said otherwise, and past, times the updates of convergence, by
+    dials: weight_decay and head_width, `DIALS` unless said otherwise, and past, times the updates of convergence, by
     default the longest training with these that most of the agents had; NaN where an agent had none.
     """
-    t = e.pick("decoupling", mover=mover, kind="empathy", kappa=kappa, **(USUAL | dials))
+    t = e.pick("decoupling", mover=mover, kind="empathy", kappa=kappa, **(DIALS | dials))
     if "past" not in dials and len(t):
         had = t.groupby("past").seed.agg(lambda own: own.isin(seeds).sum())
         t = t[t.past == had[had == had.max()].index.max()]
@@ -138,7 +138,7 @@ def by_dial(e: Results, seeds: list[int], at: int, s: float | None = None) -> pd
 
     Columns weight_decay, head_width, seed, residue and own: of those of the given agents who had every setting.
     """
-    settings = e.table("decoupling")[list(USUAL)].drop_duplicates().sort_values(list(USUAL), ascending=[True, False])
+    settings = e.table("decoupling")[list(DIALS)].drop_duplicates().sort_values(list(DIALS), ascending=[True, False])
     rows = []
     for dials in settings.to_dict("records"):
         left, own = residue(e, seeds, at, s, **dials), _column(*course(e, seeds, 1.0, 1.0, "self", **dials), at)
@@ -178,14 +178,14 @@ def _left(e: Results, seeds: list[int]) -> np.ndarray:
 ROWS = [*rule("A", residue, taste, agents=both_competent), *rule("B", _left, agents=competent)]
 
 
-def extinction(
+def fall(
     results: Results, seeds: list[int], levels: tuple, exposures: tuple, readout: str = "reward", by: str = "update"
 ) -> pd.DataFrame:
     """rho after labels begin, against updates or (by `episode`) labelled eventful episodes, a panel a similarity."""
     lines = []
     for s, p in product(levels, exposures):
         x, y = after(results, seeds, p, s, readout=readout)
-        x = x if by == "update" else labelled(results, p, seeds, readout)[0]
+        x = x if by == "update" else episodes_seen(results, p, seeds, readout)[0]
         lines.append(Line(f"p = {p:g}", x, y, f"s = {s:g}"))
     what = "updates" if by == "update" else "labelled eventful episodes"
     axis = _with_null(training_axis(max(line.x[-1] for line in lines), what))
@@ -221,7 +221,7 @@ def remains(results: Results, seeds: list[int], exposures: tuple[float, ...]) ->
     return draw(lines, "similarity", "rho", axis, turned, size=(7.0, 4.0), **how)
 
 
-def withheld(lines: list[Line], shaded: dict[str, tuple[float, float]]) -> pd.DataFrame:
+def withheld_curves(lines: list[Line], shaded: dict[str, tuple[float, float]]) -> pd.DataFrame:
     """rho against similarity after as many updates, by who had labels; shaded: panel -> similarities that had none."""
 
     def axis(ax: Axes) -> None:

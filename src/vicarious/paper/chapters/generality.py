@@ -15,17 +15,17 @@ from ...config import Stage
 from ...metrics import CONTROLS
 from ...stats import Interval
 from .. import studies
-from ..plots import COLOURS, Line, draw, draw_similarity, grid, over_similarity
+from ..plots import COLOURS, Line, draw, draw_similarity, over_similarity, subplots
 from ..results import Agents, Results, rho
-from ..studies import Sweep, similarity
+from ..studies import Sweep, similarity_of
 from ..verdicts import FAMILIES as PLANNED
 from ..verdicts import Prediction, rule
 from .misgeneralisation import excess, looks_contrast
 from .misgeneralisation import rho_of as rho_at
 
-VIEWED = ("allocentric", "left", "centred")
-FAMILIES = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
-EVERY = (*FAMILIES, *CONTROLS, "end_to_end")
+VIEWS_SEEN = ("allocentric", "left", "centred")
+GENERAL = ("recurrent", "rssm", "jepa", "transformer", "vae", "conv", "slots")  # that learn a general latent
+EVERY = (*GENERAL, *CONTROLS, "end_to_end")
 MODES = ("observed", "imagined")
 PROPERTIES = {  # of a code, that might go with empathy
     "transfer": "transfer from self to other",
@@ -38,14 +38,14 @@ PROPERTIES = {  # of a code, that might go with empathy
 class Generality(Sweep):
     chapter: ClassVar[str] = "07-generality"
 
-    similarity: float = similarity("at which the verdicts are read, cos(angle)")
+    similarity: float = similarity_of("at which the verdicts are read, cos(angle)")
     readout: Literal["reward", "value"] = Field("reward", description="head that the figures show")
 
     def agents(self) -> list[Stage]:
         return studies.generality(self.profile, self.seeds)
 
 
-def rho_of(mode: str) -> Callable[..., np.ndarray]:
+def coefficient_of(mode: str) -> Callable[..., np.ndarray]:
     """The coefficient of contacts seen or imagined: a method of `Results`."""
     return Results.rho if mode == "observed" else Results.foreseen
 
@@ -61,14 +61,14 @@ def split_by_gate(mode: str, family: str, e: Results, readout: str) -> Agents:
     return sorted(close), sorted([*set(asked) - close, *failed]) if asked else []
 
 
-def present(e: Results) -> list[tuple[str, str]]:
+def cases_at_hand(e: Results) -> list[tuple[str, str]]:
     """(family, mode) of every case for which there are agents at hand."""
     there = e.families
     imagined = set(e.table("imagined").family) if e.has("imagined") else set()
-    return [(f, m) for f in FAMILIES for m in MODES if f in (there if m == "observed" else imagined)]
+    return [(f, m) for f in GENERAL for m in MODES if f in (there if m == "observed" else imagined)]
 
 
-def summary(e: Results, readout: str) -> pd.DataFrame:
+def family_table(e: Results, readout: str) -> pd.DataFrame:
     """One row per family at hand: agents, competence, who moved, and what its heads predict; means over agents."""
     rows = []
     for family in [f for f in EVERY if f in e.families]:
@@ -91,8 +91,8 @@ def views(e: Results, readout: str) -> pd.DataFrame:
 
     Columns family, view, agents, competent, own slope, AUC who moved, estimate, low, high.
     """
-    rows, seen = [], sorted(set(e.gates["view"]), key=VIEWED.index) if "view" in e.gates else []
-    for family in FAMILIES:
+    rows, seen = [], sorted(set(e.gates["view"]), key=VIEWS_SEEN.index) if "view" in e.gates else []
+    for family in GENERAL:
         own = {view: e.split_by_gate(readout, family, view=view) for view in seen}
         own = {view: groups for view, groups in own.items() if any(groups)}
         if len(own) < 2:
@@ -110,7 +110,7 @@ def views(e: Results, readout: str) -> pd.DataFrame:
 def outside(table: pd.DataFrame, measures: pd.DataFrame, s: float) -> pd.DataFrame:
     """What values of agents without a world model predict, in the units of their own response to themselves.
 
-    table, measures: as `interop.sb3.measure` has them, of all agents.  One row a family and kind of world: agents,
+    table, measures: from `interop.sb3.external_tables`, of all agents.  One row a family and kind of world: agents,
     competent, own slope and correlation with V_pi, own reward per step and the scripted conduct's; and over all agents,
     competent or not, rho of the other and of the drifter at s and of the other at orthogonal appearance, with
     intervals.
@@ -140,7 +140,7 @@ def pooled(beyond: bool, readout: str, e: Results, gated: bool = True) -> Interv
     gated: from competent agents of families that count, else from all agents of all families.
     """
     effects, variances = [], []
-    for family in [f for f, mode in present(e) if mode == "observed"]:
+    for family in [f for f, mode in cases_at_hand(e) if mode == "observed"]:
         passed, failed = e.split_by_gate(readout, family)
         seeds = passed if gated else sorted(passed + failed)
         if len(seeds) < 2 or (gated and not counts(e, readout, family, "observed")):
@@ -157,7 +157,7 @@ def pooled(beyond: bool, readout: str, e: Results, gated: bool = True) -> Interv
 def properties(e: Results, readout: str) -> pd.DataFrame:
     """Per family, means over competent agents: rho and the `PROPERTIES` of its codes.  Exploratory."""
     rows = []
-    for family in [f for f, mode in present(e) if mode == "observed"]:
+    for family in [f for f, mode in cases_at_hand(e) if mode == "observed"]:
         seeds = e.split_by_gate(readout, family)[0]
         if seeds:
             own = {name: _mean(e.measure(name, seeds, family)) for name in PROPERTIES}
@@ -187,14 +187,14 @@ def intervals(e: Results, readout: str) -> pd.DataFrame:
     Columns panel, family, mode, estimate, low, high, n, counts.
     """
     rows = []
-    for family, mode in present(e):
+    for family, mode in cases_at_hand(e):
         seeds = split_by_gate(mode, family, e, readout)[0]
         if len(seeds) < 2:
             continue
-        own = rho_of(mode)(e, readout, seeds, family=family)
+        own = coefficient_of(mode)(e, readout, seeds, family=family)
         found = {"rho": own, "excess over inputs": e.excess(readout, seeds, own)}
         rows += [_interval(panel, family, mode, x, counts(e, readout, family, mode)) for panel, x in found.items()]
-    for family in [f for f in EVERY if f not in FAMILIES and f in e.families]:
+    for family in [f for f in EVERY if f not in GENERAL and f in e.families]:
         passed, failed = e.split_by_gate(readout, family)
         own = e.rho(readout, sorted(passed + failed), family)
         rows.append(_interval("rho", family, "observed", own, True))
@@ -208,7 +208,7 @@ def _interval(panel: str, family: str, mode: str, x: np.ndarray, counted: bool) 
 
 def _case(part: str, head: str, family: str, mode: str) -> Prediction:
     """P2 read in one family, of contacts that it observes or imagines."""
-    at = lambda head, e, seeds, **where: rho_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
+    at = lambda head, e, seeds, **where: coefficient_of(mode)(e, head, seeds, family=family, **where)  # noqa: E731
     looks = lambda head, e, seeds: at(head, e, seeds) - at(head, e, seeds, s=0.0)  # noqa: E731
     beyond = lambda head, e, seeds: e.excess(head, seeds, at(head, e, seeds))  # noqa: E731
     like = rule("P2a", at, looks) if part == "a" else rule("P2b", beyond)
@@ -217,7 +217,7 @@ def _case(part: str, head: str, family: str, mode: str) -> Prediction:
 
 
 def _cases(part: str, head: str, e: Results) -> list[Prediction]:
-    return [_case(part, head, family, mode) for family, mode in present(e)]
+    return [_case(part, head, family, mode) for family, mode in cases_at_hand(e)]
 
 
 ROWS = [
@@ -233,12 +233,12 @@ def families(rows: pd.DataFrame, bars: dict[str, float]) -> pd.DataFrame:
     bars: panel -> the bar of the rule.
     """
     names = list(dict.fromkeys(rows.family))
-    fig, axes = grid(len(bars), len(bars), (4.6, 0.5 * len(names) + 0.9), sharey=True)
+    fig, axes = subplots(len(bars), len(bars), (4.6, 0.5 * len(names) + 0.9), sharey=True)
     for ax, (panel, bar) in zip(axes, bars.items(), strict=True):
         for row in rows[rows.panel == panel].itertuples():
             observed, alpha = row.mode == "observed", 1.0 if row.counts else 0.35
             y = -names.index(row.family) + (0.13 if observed else -0.13)
-            colour = COLOURS[("other" if observed else "labelled") if row.family in FAMILIES else "pixels"]
+            colour = COLOURS[("other" if observed else "labelled") if row.family in GENERAL else "pixels"]
             ax.hlines(y, row.low, row.high, color=colour, lw=2, alpha=alpha)
             ax.plot(row.estimate, y, "o", ms=6, color=colour, mfc=colour if observed else "white", alpha=alpha)
         ax.axvline(0, color="0.7", lw=0.8)
@@ -281,7 +281,7 @@ def external(
 ) -> pd.DataFrame:
     """rho against similarity of agents without a world model: other in colour, drifter green, ours beside them.
 
-    table: as `interop.sb3.measure` has it; panels: title -> family, whether its worlds were eventful, and the exposure
+    table: from `interop.sb3.external_tables`; panels: title -> family, whether its worlds were eventful, the exposure
     of our own value functions there.
     """
     t, lines = table[table.kind == "empathy"], []
@@ -295,8 +295,8 @@ def external(
 
 def by_property(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """rho of every family against what its codes are like, one panel a property; table: families by columns."""
-    fig, panels = grid(len(names), 2, (3.7, 2.9), sharey=True)
-    for ax, (name, label) in zip(panels, names.items(), strict=True):
+    fig, axes = subplots(len(names), 2, (3.7, 2.9), sharey=True)
+    for ax, (name, label) in zip(axes, names.items(), strict=True):
         ax.plot(table[name], table.rho, "o", color=COLOURS["other"])
         for family, x, y in zip(table.index, table[name], table.rho, strict=True):
             if np.isfinite(x):

@@ -11,22 +11,22 @@ from ...metrics import CONTROLS
 from .. import studies
 from ..plots import by_family, draw_similarity, with_anchors
 from ..results import Results
-from ..studies import Parameters, similarity
+from ..studies import Parameters, similarity_of
 from ..verdicts import rule
 
 
 class Similarity(Parameters):
     chapter: ClassVar[str] = "03-similarity"
-    families: ClassVar[tuple[str, ...]] = studies.FAMILIES
-    similarity: float = similarity()
+    families: ClassVar[tuple[str, ...]] = studies.REFERENCE
+    similarity: float = similarity_of()
 
 
 class Misgeneralisation(Parameters):
     chapter: ClassVar[str] = "04-misgeneralisation"
-    families: ClassVar[tuple[str, ...]] = studies.FAMILIES
+    families: ClassVar[tuple[str, ...]] = studies.REFERENCE
     swept: ClassVar[bool] = True
 
-    similarity: float = similarity()
+    similarity: float = similarity_of()
     exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
     head_width: int = Field(128, ge=1, le=4096, description="hidden units per layer of the heads")
     head_depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")

@@ -18,24 +18,24 @@ from ...config import Stage
 from .. import studies
 from ..plots import Line, draw, plt
 from ..results import Agents, Results, rho
-from ..studies import AXES, Parameters, agents, similarity
+from ..studies import AXES, Parameters, seeds_of, similarity_of
 from ..verdicts import rule
 
 COMPETENT = 0.9  # own-reward R2 at which capacities are compared
 SCALING_NULL = 0.02  # per decade
 SIZES = [axis.column for axis in AXES.values()]
 RULED = [name for name, axis in AXES.items() if axis.most]  # axes with a preregistered rule
-AGENT = ["seed", "family", "exposure", *SIZES]
+AGENT_SIZES = ["seed", "family", "exposure", *SIZES]
 OUTCOMES = ("reached", "matched", "own", "final", "r2")
-LEVELS = 3  # that a slope takes
+LEAST = 3  # that a slope takes
 SWEPT, KIN = "recurrent", "reference"  # families of the sweep, and the reference agents beside it
 PANELS = {"columns": 2, "size": (3.7, 2.9), "inside": True, "palette": "viridis_r"}
 
 
 class _Scaling(Parameters):
     amount: ClassVar[str] = "scaled"
-    seeds: int = agents("scaled")
-    similarity: float = similarity("at which the verdicts are read, cos(angle)")
+    seeds: int = seeds_of("scaled")
+    similarity: float = similarity_of("at which the verdicts are read, cos(angle)")
 
     def agents(self) -> list[Stage]:
         asked = {name: getattr(self, AXES[name].column) for name in RULED}
@@ -97,21 +97,21 @@ def interpolated(y: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(place), low + (there - i) * (high - low), np.nan)
 
 
-def over_training(e: Results, s: float | None = None) -> tuple[pd.MultiIndex, np.ndarray, dict[str, np.ndarray]]:
+def while_learning(e: Results, s: float | None = None) -> tuple[pd.MultiIndex, np.ndarray, dict[str, np.ndarray]]:
     """Agents, checkpoints [U], and what each agent [n, U] was there: rho, own (coefficient of the self) and r2."""
     table = named(e.table("curves"))
     own = table[table.mover == "self"]
-    other = table[table.mover == "other"][[*AGENT, "update", "similarity", "rho"]]
+    other = table[table.mover == "other"][[*AGENT_SIZES, "update", "similarity", "rho"]]
     at = metrics.at_similarity(other, e.s if s is None else s)
     parts = {"rho": (at, "rho"), "own": (own, "rho"), "r2": (own, "r2")}
-    wide = {name: t.pivot(index=AGENT, columns="update", values=value) for name, (t, value) in parts.items()}
+    wide = {name: t.pivot(index=AGENT_SIZES, columns="update", values=value) for name, (t, value) in parts.items()}
     agents, updates = wide["r2"].index, wide["r2"].columns.to_numpy(float)
     return agents, updates, {name: t.reindex(agents).to_numpy(float) for name, t in wide.items()}
 
 
 def outcomes(e: Results, s: float | None = None, bar: float = COMPETENT) -> pd.DataFrame:
-    """One row per agent, of the columns `AGENT`: reached, matched, own, final and r2 as in `Along`."""
-    agents, updates, found = over_training(e, s)
+    """One row per agent, of the columns `AGENT_SIZES`: reached, matched, own, final and r2 as in `Along`."""
+    agents, updates, found = while_learning(e, s)
     place = stats.crossing(found["r2"], bar)
     at = {"reached": np.broadcast_to(updates, found["r2"].shape), "matched": found["rho"], "own": found["own"]}
     read = {name: interpolated(y, place) for name, y in at.items()}
@@ -169,10 +169,10 @@ def _auc(e: Results, agents: pd.DataFrame) -> float:
 def per_decade(levels: np.ndarray, y: np.ndarray, degree: int = 1) -> np.ndarray:
     """Polynomials [n, degree + 1], highest power first, of y [n, L] on log10 of the levels, each agent by itself.
 
-    NaN where an agent has fewer than `LEVELS` levels, or too few for the degree.  With all levels at hand the mean
+    NaN where an agent has fewer than `LEAST` levels, or too few for the degree.  With all levels at hand the mean
     slope over agents is that of a mixed model with random intercepts and slopes (Laird & Ware 1982).
     """
-    x, least = np.log10(levels), max(LEVELS, degree + 1)
+    x, least = np.log10(levels), max(LEAST, degree + 1)
     fits = np.full((len(y), degree + 1), np.nan)
     for i, own in enumerate(y):
         there = np.isfinite(own)
@@ -181,7 +181,7 @@ def per_decade(levels: np.ndarray, y: np.ndarray, degree: int = 1) -> np.ndarray
     return fits
 
 
-def slopes(axis: str, exposure: str | float, e: Results, seeds: list[int]) -> np.ndarray:
+def capacity_slopes(axis: str, exposure: str | float, e: Results, seeds: list[int]) -> np.ndarray:
     """Slope [n] of rho per decade of capacity at matched competence, from the levels that count."""
     return along(e, outcomes(e), axis, float(exposure), seeds=seeds).slope()
 
@@ -198,7 +198,7 @@ def by_training(table: pd.DataFrame, losses: pd.DataFrame, axis: str, exposure: 
     """Matched rho [n, L] that agents along an axis would have if only how well they know the world were different.
 
     It is read off agents of the size at which the axes cross who learnt the world for longer or shorter, linear in the
-    logarithm of the world model's loss (`results.losses`); NaN beyond the longest and the shortest.
+    logarithm of the world model's loss (`results.model_losses`); NaN beyond the longest and the shortest.
     """
     sizes = [c for c in losses if c in SIZES and not c.startswith("head")]
     known = named(losses)[["seed", "family", *sizes, "loss"]]
@@ -226,7 +226,7 @@ def extrapolated(levels: np.ndarray, y: np.ndarray, at: np.ndarray, degree: int 
     return [stats.interval(np.array([np.polyval(fit, np.log10(x)) for fit in fits])) for x in at]
 
 
-ROWS = rule("P5", slopes, agents=measurable)
+ROWS = rule("P5", capacity_slopes, agents=measurable)
 
 
 def _by_level(table: pd.DataFrame, axes: Sequence[str], exposure: float) -> Iterator[tuple[str, str, pd.Series]]:
@@ -239,7 +239,7 @@ def _by_level(table: pd.DataFrame, axes: Sequence[str], exposure: float) -> Iter
 
 def learning_curves(results: Results, axes: Sequence[str], exposure: float = 0.0) -> pd.DataFrame:
     """Own-reward R2 while reward models learn, one panel an axis of capacity, a line a level; means over agents."""
-    agents, updates, found = over_training(results)
+    agents, updates, found = while_learning(results)
     at = _by_level(agents.to_frame(index=False), axes, exposure)
     lines = [Line(level, updates[1:], found["r2"][rows].mean(0)[1:], panel) for panel, level, rows in at]
     axis = lambda ax: (ax.axhline(COMPETENT, color="0.5", ls="--"), ax.set(xscale="log", xlabel="updates"))  # noqa: E731
@@ -265,7 +265,7 @@ def capacity(results: Results, table: pd.DataFrame, axes: Sequence[str]) -> pd.D
 
 def paths(results: Results, axes: Sequence[str], exposure: float = 0.0) -> pd.DataFrame:
     """rho against own R2 on the way through training, one panel an axis, a line a level; medians over agents."""
-    agents, _, found = over_training(results)
+    agents, _, found = while_learning(results)
     bars, lines = np.linspace(0.02, 0.995, 60), []
     for panel, level, rows in _by_level(agents.to_frame(index=False), axes, exposure):
         at = [interpolated(found["rho"][rows], stats.crossing(found["r2"][rows], bar)) for bar in bars]
@@ -282,7 +282,7 @@ def extrapolation(
     lines = []
     for axis in axes:
         levels, y = along(results, table, axis, exposure).counted()
-        if len(levels) < LEVELS:
+        if len(levels) < LEAST:
             continue
         x, panel = np.geomspace(levels[0], levels[-1] * times[axis], 25), AXES[axis].label
         for degree, name in ((2, "parabola"), (1, "line")):
@@ -297,7 +297,7 @@ def extrapolation(
 def quality(table: pd.DataFrame, losses: pd.DataFrame, exposure: float = 0.0) -> pd.DataFrame:
     """Matched rho against what the world model still gets wrong, along three ways of getting less of it wrong.
 
-    table: from `outcomes`; losses: from `results.losses`.  Means and intervals over agents, a dot a level.
+    table: from `outcomes`; losses: from `results.model_losses`.  Means and intervals over agents, a dot a level.
     """
     known, lines = named(losses), []
     keys = [c for c in losses if c in ("seed", "family", *SIZES) and not c.startswith("head")]

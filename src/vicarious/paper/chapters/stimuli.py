@@ -17,12 +17,12 @@ from ...config import Stage
 from ...watch import EARLY
 from .. import studies
 from ..plots import Line, draw, heat, plt, training_axis
-from ..results import Agents, Curve, Results
-from ..studies import Sweep, similarity
+from ..results import Agents, Course, Results
+from ..studies import Sweep, similarity_of
 from ..verdicts import rule
-from .calibration import CELL, LOOKS, determination, icc, slope, split_half
+from .calibration import CELL, LOOKS, determination, pooled_halves, pooled_icc, slope
 
-KINDS = {  # of empathy, by the head and the response in which it shows
+EMPATHIES = {  # of empathy, by the head and the response in which it shows
     "joy": ("reward", "joy"),
     "pain": ("reward", "pain"),
     "anticipation": ("value", "empathy"),
@@ -36,7 +36,7 @@ HALF = 0.5  # of what was there
 class Stimuli(Sweep):
     chapter: ClassVar[str] = "08-stimuli"
 
-    similarity: float = similarity("at which kinds and precision are read, cos(angle)")
+    similarity: float = similarity_of("at which kinds and precision are read, cos(angle)")
     taught: float = Field(1.0, gt=0, le=1, description="share p of the other's contacts labelled for the second heads")
 
     def agents(self) -> list[Stage]:
@@ -44,7 +44,7 @@ class Stimuli(Sweep):
         return list(dict.fromkeys([*studies.calibration(self.profile, self.seeds), *watched]))
 
 
-def over_training(e: Results, readout: str, kind: str, exposure: float, seeds: list[int], s=None, **where) -> Curve:
+def over_training(e: Results, readout: str, kind: str, exposure: float, seeds: list[int], s=None, **where) -> Course:
     """Updates [U] and coefficients [n, U] in joint training, at similarity s or the results' own.
 
     where: family, mover, and the half of the scenes, unless as usual.
@@ -133,7 +133,7 @@ def reliability_over_training(e: Results, seeds: list[int], readout: str, kind: 
     updates, rows = over_training(e, readout, kind, exposures[0], seeds)[0], []
     for i, update in enumerate(updates):
         x = halves[..., i].transpose(2, 0, 1)  # [n, P, halves]
-        found = stats.interval_of(split_half, x, resamples=999) if np.isfinite(x).all() else stats.NOTHING
+        found = stats.interval_of(pooled_halves, x, resamples=999) if np.isfinite(x).all() else stats.NOTHING
         error = np.sqrt(np.square(x[..., 0] - x[..., 1]).mean() / 4)
         spread = x.mean(-1).std(0, ddof=1).mean() if len(x) > 1 else np.nan
         rows.append((update, found.estimate, found.low, found.high, error, spread))
@@ -220,7 +220,7 @@ def _sets(e: Results, seeds: list[int]) -> np.ndarray:  # [n, designs, sets]
 
 
 def _kinds(e: Results, seeds: list[int]) -> np.ndarray:  # [n, designs, kinds, halves], of the first set
-    return designed(e, seeds, tuple(KINDS.values()), e.s)[:, :, :, 0]
+    return designed(e, seeds, tuple(EMPATHIES.values()), e.s)[:, :, :, 0]
 
 
 def _early_and_final(e: Results, seeds: list[int]) -> np.ndarray:
@@ -230,8 +230,8 @@ def _early_and_final(e: Results, seeds: list[int]) -> np.ndarray:
 
 ROWS = rule(
     "P7",
-    (_halves, split_half),
-    (_sets, icc),
+    (_halves, pooled_halves),
+    (_sets, pooled_icc),
     (_planted, _worst_slope),
     (_planted, _worst_determination),
     (_kinds, kinds_lead),
@@ -253,9 +253,9 @@ def learning(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 def kinds(results: Results, seeds: list[int], exposures: tuple[float, ...]) -> pd.DataFrame:
     """Coefficients of every kind in joint training: rows are exposures, columns kinds, a line per mover."""
     lines = []
-    for p, (name, kind), mover in product(exposures, KINDS.items(), MOVERS):
+    for p, (name, kind), mover in product(exposures, EMPATHIES.items(), MOVERS):
         lines.append(Line(mover, *over_training(results, *kind, p, seeds, mover=mover), f"{name}, p = {p:g}"))
-    how = {"columns": len(KINDS), "size": (2.5, 2.7), "label": "coefficient", "sharex": True}
+    how = {"columns": len(EMPATHIES), "size": (2.5, 2.7), "label": "coefficient", "sharex": True}
     return draw(lines, "update", axis=training_axis(lines[0].x[-1]), **how)
 
 
@@ -271,7 +271,7 @@ def multitrait_matrices(matrices: dict[str, np.ndarray], names: list[str]) -> pd
     return numbers
 
 
-def precision(tables: dict[str, pd.DataFrame], bar: float) -> pd.DataFrame:
+def precision_curves(tables: dict[str, pd.DataFrame], bar: float) -> pd.DataFrame:
     """Split-half reliability, and standard error beside the spread of agents, by kind and update."""
     at = {name: t["update"].to_numpy() for name, t in tables.items()}
     said = {"split-half reliability": ["estimate", "low", "high"]}
