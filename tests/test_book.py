@@ -282,7 +282,7 @@ def test_a_chapter_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         run(notebook, parameters)
 
     monkeypatch.setattr(book, "execute", some_fail)
-    monkeypatch.setattr(book, "build", lambda source, out: built.append(source) or out / "index.html")
+    monkeypatch.setattr(book, "build_pages", lambda source, out: built.append(source) or out / "index.html")
     said = []
     with pytest.raises(book.ChapterFailed, match=r"03-similarity: cell 4: ZeroDivisionError") as failed:
         book.render(tmp_path / "out", ["03-similarity", "preregistration"], say=said.append)

@@ -111,7 +111,8 @@ def test_what_killed_writers_leave_behind_is_removed_when_it_is_old(undisturbed,
 def cli(study_, runs, *options, **more):
     """The command itself, on a tiny study, in a process group of its own."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import signal, sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
         "from conftest import tiny_cells; from vicarious import cli; from vicarious.paper import studies\n"
         f"studies.STUDIES['reference'] = lambda *_: tiny_cells(families={study_!r}); cli.app()"
     )
