@@ -326,3 +326,12 @@ def test_json_is_plain_and_complete(found):
     }
     need |= {"gate_passed", "provisional", "verdict"}
     assert all(need <= set(row) for row in json.loads(text))
+
+
+def test_a_condition_that_no_table_has_is_refused_and_not_passed_over():
+    found = evidence(n=3)
+    for ask in (found.rho, found.measure):
+        with pytest.raises(KeyError, match="expsure"):
+            ask({found.rho: "reward", found.measure: "auc"}[ask], [0, 1, 2], expsure=1.0)
+    with pytest.raises(KeyError, match="expsure"):
+        found.split_by_gate("reward", expsure=1.0)

@@ -107,8 +107,8 @@ class Results:
     def agents(self, name: str, family: str, **where) -> pd.DataFrame:
         """Rows of a family in a table, unless said otherwise at the results' exposure, uncoupled, in its usual view."""
         usual = {"exposure": self.exposure, "kappa": 0.0, "view": PRIVILEGED.get(family, USUAL["view"])}
-        where = usual | {k: v for k, v in where.items() if v is not None} | {"family": family}
-        return self.pick(name, **{k: v for k, v in where.items() if k in self.table(name)})
+        usual = {k: v for k, v in usual.items() if k in self.table(name)}
+        return self.pick(name, **(usual | {k: v for k, v in where.items() if v is not None} | {"family": family}))
 
     def split_by_gate(self, readout: str, family: str = "recurrent", **where) -> Agents:
         """Seeds that pass the readout's gate, and those that do not."""
