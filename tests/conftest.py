@@ -5,14 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vicarious import config, execute, pipeline
+from vicarious import config, execute, train
 from vicarious.paper import studies
 from vicarious.store import MANIFEST, SUMS, Store, sha256
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with pipeline.one_thread():
+    with train.one_thread():
         yield
 
 

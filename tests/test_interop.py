@@ -92,3 +92,119 @@ def test_agents_are_found_by_name(tmp_path):
     for target in ("mine", f"{file}:nobody", f"{tmp_path / 'none.py'}:agent", "no.such:agent"):
         with pytest.raises(ValueError, match=r"cannot be loaded|does not name"):
             interop.load_agent(target)
+
+
+# What a probed agent may be, and what is done with it
+
+SMALL = config.Battery(levels=2, scenes=16, rollouts=4)
+
+
+class Noisy(torch.nn.Module):
+    """Drops out and keeps statistics, as networks under training do."""
+
+    def __init__(self, outputs=1):
+        super().__init__()
+        features = world.features(CFG)
+        self.norm, self.drop = torch.nn.BatchNorm1d(features), torch.nn.Dropout(0.5)
+        self.out = torch.nn.Linear(features, outputs)
+
+    def forward(self, x):
+        return self.out(self.drop(self.norm(x)))
+
+
+class Holder:
+    """An agent of its own kind, which holds a network."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def predict(self, obs, prev_action):
+        return {"value": self.net(torch.as_tensor(obs).flatten(0, 1).flatten(1)).view(obs.shape[:2])}
+
+
+@pytest.mark.parametrize("wrapped", [lambda net: net, Holder])
+def test_a_network_is_probed_in_evaluation_mode_and_left_as_it_was(wrapped):
+    net = Noisy()
+    net.drop.eval()  # a part that is in another mode than the rest
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    once, again = (interop.probe(wrapped(net), battery=SMALL).table for _ in range(2))
+    assert once.equals(again)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert net.training and net.norm.training and not net.drop.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_module_of_any_precision_is_given_frames_of_its_own(dtype):
+    net = torch.nn.Linear(world.features(CFG), 2)
+    expected = interop.probe(net, battery=SMALL).table
+    found = interop.probe(net.to(dtype), battery=SMALL).table
+    assert found.slope.to_numpy() == pytest.approx(expected.slope.to_numpy(), abs=0.05)
+
+
+def _module(outputs):
+    return torch.nn.Linear(world.features(CFG), outputs)
+
+
+@pytest.mark.parametrize(
+    ("agent", "named"),
+    [
+        (_module(3), r"the module gave \(\d+, 3\) for N = \d+ frames: it has to give values \[N\] or"),
+        (_module(5), "it has to give values"),
+        (torch.nn.GRU(world.features(CFG), 1), "the module gave tuple"),
+        (_module(1).to("meta"), "predict failed|no array of numbers|not finite"),
+        (torch.nn.Linear(7, 1), r"predict failed for observations \(.*RuntimeError"),
+        (interop.Adapter(lambda f: {"value": np.where(np.arange(len(f)) % 2, np.nan, 0.0)}), "not finite in"),
+        (interop.Adapter(lambda f: {"value": np.full(len(f), np.inf)}), "not finite in"),
+        (interop.Adapter(lambda f: {"value": ["much"] * len(f)}), "no array of numbers"),
+        (interop.Adapter(lambda f: {"value": None}), "no array of numbers|of shape|not finite"),
+        (type("Bare", (), {"predict": lambda self, o, a: np.zeros(o.shape[:2])})(), "it gave ndarray"),
+    ],
+)
+def test_an_answer_that_is_none_ends_in_one_line(agent, named):
+    with pytest.raises(ValueError, match=named) as error:
+        interop.probe(agent, battery=SMALL)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_agent_that_answers_with_tensors_is_understood():
+    tensors = type(
+        "Tensors", (), {"predict": lambda self, o, a: {"value": torch.as_tensor(o).flatten(2).sum(-1).half()}}
+    )
+    assert np.isfinite(interop.probe(tensors(), battery=SMALL).table.slope).all()
+
+
+def test_a_file_finds_its_neighbours_and_its_dataclasses(tmp_path, monkeypatch):
+    (tmp_path / "beside_it.py").write_text("SIZE = 3\n")
+    (tmp_path / "mine_too.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport torch\nimport beside_it\n"
+        "@dataclass\nclass Size:\n    width: int = beside_it.SIZE\n"
+        "def agent():\n    return torch.nn.Linear(Size().width, 1)\n"
+    )
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    assert interop.load_agent(f"{tmp_path / 'mine_too.py'}:agent").in_features == 3
+    (tmp_path / "broken.py").write_text("agent = 1 / 0\n")
+    with pytest.raises(ValueError, match="ZeroDivisionError: division by zero"):
+        interop.load_agent(f"{tmp_path / 'broken.py'}:agent")
+
+
+def test_coefficients_of_an_incompetent_readout_are_marked_wherever_they_are_shown(report):
+    blind = interop.probe(interop.Adapter(lambda f: {"value": f.sum((1, 2, 3))}), battery=BATTERY)
+    assert all("NOT competent" in row for row in blind.fingerprint().index)
+    rows = [line for line in str(blind).splitlines()[2:] if line]
+    assert rows and all("NOT competent" in row for row in rows)
+    assert not any("NOT" in row for row in report.fingerprint().index if "reward" in row)
+
+
+def test_the_picture_runs_from_the_most_alike_to_the_least_and_nothing_overlaps(report):
+    columns = list(report.fingerprint().columns)
+    others = [float(c.split()[1]) for c in columns if c.startswith("other")]
+    drifters = [float(c.split()[1]) for c in columns if c.startswith("drifter")]
+    assert columns[0] == "self" and others == sorted(others, reverse=True) and drifters == others
+    figure = report.figure()
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    labels = [label.get_text().split() for label in ax.get_xticklabels()]
+    assert labels[0] == ["self"] and labels[1] == ["other", "1.00"] and labels[-1] == ["drifter", "1.00"]
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(label.get_window_extent().x0 >= 0 for label in ax.get_yticklabels())

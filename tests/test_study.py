@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import config, episodes, execute, heads, models, pipeline
+from vicarious import config, episodes, execute, heads, models
 from vicarious.paper import chapters, results, site, studies
 from vicarious.paper.chapters import calibration, extinction, scaling
 from vicarious.store import Store
@@ -364,5 +364,5 @@ def golden() -> dict:
 
 
 if __name__ == "__main__":
-    with pipeline.one_thread():
+    with train.one_thread():
         GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from . import config, episodes, models
 from .config import Stage
-from .pipeline import STAGES, Workspace, missing, model_key, needed, one_thread
+from .pipeline import STAGES, Workspace, missing, model_key, needed
 from .store import Store
+from .train import one_thread
 
 POPULATION = 64  # agents that train as one on CUDA
 TIMED = 30  # updates of a small world model by which this machine's pace is measured

@@ -198,7 +198,7 @@ def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataF
     keys = [c for c in table if c in KEYS]
     wide = table.pivot_table(index=keys, columns="similarity", values=value, observed=True)
     angle = np.arccos(np.clip(wide.columns.to_numpy(float), 0, 1))
-    order, wanted = np.argsort(angle), np.arccos(s)
+    order, wanted = np.argsort(angle, kind="stable"), np.arccos(s)
     angle, rows = angle[order], wide.to_numpy()[:, order]
     at = np.clip(np.searchsorted(angle, wanted, "right") - 1, 0, len(angle) - 1)
     found = rows[:, at]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from . import battery as stimuli
 from . import codes, config, episodes, heads, interventions, metrics, models, watch
 from .config import Stage
 from .store import Store
-from .train import stacks
+from .train import one_thread, stacks
 
 MEASURE = ["measure", "mover", "similarity", "value"]  # columns of every table of measures
 
@@ -48,27 +48,20 @@ class Recipe:
     needs: Callable[[Stage], list[Stage]] = lambda run: []
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Arithmetic on one thread, so that a CPU result depends on no thread count."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class Workspace:
     """Results of a store, each read or computed when first asked for, and what is made of them kept in memory.
+
+    dtype: of the networks that it hands out; in float64 every processor predicts the same to ten digits.
 
     >>> lab = Workspace(Store())
     >>> model = config.Model(data=config.Episodes(seed=0))
     >>> head = lab.heads(config.Heads(model=model))
     """
 
-    def __init__(self, store: Store, device: str = "cpu", quiet: bool = True):
-        self.store, self.device, self.quiet = store, device, quiet
+    def __init__(
+        self, store: Store, device: str = "cpu", quiet: bool = True, dtype: torch.dtype = torch.float32
+    ):  # fmt: skip
+        self.store, self.device, self.quiet, self.dtype = store, device, quiet, dtype
         self._kept: dict[Stage, dict[tuple, Any]] = {}
 
     def produce(self, runs: Iterable[Stage], done: Callable[[], None] = lambda: None) -> None:
@@ -117,7 +110,8 @@ class Workspace:
         """What `make` gives, made once and kept until its owner is released."""
         kept = self._kept.setdefault(owner, {})
         if key not in kept:
-            kept[key] = make()
+            with one_thread():
+                kept[key] = make()
         return kept[key]
 
     def release(self, model: config.Model) -> None:
@@ -143,7 +137,7 @@ class Workspace:
         def load() -> torch.nn.Module:
             model = models.build(cfg)
             model.load_state_dict(self._weights(cfg))
-            return model.requires_grad_(False).eval().to(self.device)
+            return model.requires_grad_(False).eval().to(self.device, self.dtype)
 
         return self._keep(cfg, ("model",), load)
 
@@ -174,7 +168,7 @@ class Workspace:
         weights = self._weights(cfg)
         head = heads.HeadPair(len(weights["mean"]), cfg.width, cfg.depth)
         head.load_state_dict(weights)
-        return head.requires_grad_(False).eval().to(self.device)
+        return head.requires_grad_(False).eval().to(self.device, self.dtype)
 
     def scenes(self, battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
         """Templates and V_pi of the battery: stored, so that every agent is evaluated on the very same."""

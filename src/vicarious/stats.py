@@ -42,6 +42,7 @@ class Interval:
 
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+DIGITS = 11  # significant ones, that every processor agrees on
 FEW = 5  # agents below which nothing is resampled
 
 
@@ -104,11 +105,19 @@ def interval_of(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray, re
 
 
 def _bca(data: tuple, statistic: Callable, resamples: int, expand: bool) -> tuple[float, float]:
+    """Bounds from a statistic that is rounded to `DIGITS`: whether a resample equals the sample, of which BCa counts
+    the ties, must not hang on the order in which a processor adds."""
+    size = float(np.abs(statistic(*data)))
+    digits = DIGITS - int(np.floor(np.log10(size))) if size > 0 else DIGITS
+
+    def rounded(*sample: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.round(statistic(*sample, axis=axis), digits)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         ci = scipy.stats.bootstrap(
             data,
-            statistic,
+            rounded,
             paired=True,
             n_resamples=resamples,
             confidence_level=expanded(len(data[0])) if expand else LEVEL,
@@ -223,29 +232,6 @@ def line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     xx, xy, yy = (dx * dx).sum(-1), (dx * dy).sum(-1), (dy * dy).sum(-1)
     slope = xy / xx
     return slope, y.mean(-1) - slope * x.mean(-1), xy**2 / (xx * yy)
-
-
-def mixed_slope(y: np.ndarray, x: np.ndarray, group: np.ndarray) -> Interval:
-    """Slope of y on x with a random intercept and slope per group (Laird & Ware 1982), fitted by REML; t over groups.
-
-    y, x, group: [observations].  n is the number of groups.
-    """
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
-    y, x, group = (np.asarray(a) for a in (y, x, group))
-    n, design = len(np.unique(group)), np.column_stack([np.ones(len(x)), x - np.mean(x)])  # far from 0 it is singular
-    if n < 2 or not np.isfinite(y).all():
-        return NOTHING
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a variance at its boundary of zero is an answer, not a failure
-        try:
-            fit = MixedLM(y, design, group, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
-        except np.linalg.LinAlgError:
-            return NOTHING
-    if not fit.converged:
-        return NOTHING
-    half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * fit.bse_fe[1]
-    return Interval(float(fit.fe_params[1]), float(fit.fe_params[1] - half), float(fit.fe_params[1] + half), n)
 
 
 def crossing(y: np.ndarray, bar: float | np.ndarray) -> np.ndarray:

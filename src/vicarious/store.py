@@ -16,8 +16,8 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -134,8 +134,8 @@ class Store:
     """Reads published before cached results; writes to the cache, and publishes from it."""
 
     def __init__(self, runs: Path | None = None, data: Path | None = None):
-        self.runs = Path(runs or os.environ.get("VICARIOUS_RUNS") or home() / "runs")
-        self.data = Path(data or home() / "data")
+        self.runs = Path(runs or os.environ.get("VICARIOUS_RUNS") or home() / "runs").absolute()
+        self.data = Path(data or home() / "data").absolute()
         self._tables: dict[str, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
         self._checked: set[str] = set()  # published results whose manifest is theirs
 
@@ -243,13 +243,13 @@ class Store:
         Raises OSError where it cannot be written: nothing of it is left then.
         """
         self.runs.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.runs))
+        folder = _new_folder(self.runs)
         try:
             for name, table in (tables or {}).items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
             if weights:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-                _write_weights(tensors, folder / "weights.safetensors")
+                (folder / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
             manifest = {"stage": cfg.stage, "epoch": cfg.epoch, "parent": cfg.parent.address if cfg.parent else None}
             manifest |= {"config": cfg.columns(), "seconds": round(seconds, 2), **provenance(device), **notes}
             manifest["files"] = {p.name: sha256(p) for p in sorted(folder.iterdir())}
@@ -266,7 +266,7 @@ class Store:
         """Make `data/` hold exactly these results: tables joined by kind, weights one file each.  Returns sizes."""
         results = {cfg.address: self.read(cfg.address) for cfg in cells}
         tensors = {cfg.address: self.read(cfg.address, weights=True).weights for cfg in weights}
-        target = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.data.parent))
+        target = _new_folder(self.data.parent)
         try:
             for name in sorted({n for r in results.values() for n in r.tables}):
                 parts = [r.tables[name].assign(address=a) for a, r in results.items() if name in r.tables]
@@ -276,12 +276,11 @@ class Store:
                 frame.to_parquet(target / f"{name}.parquet", index=False, compression="zstd")
             (target / "weights").mkdir()
             for address, tensor in tensors.items():
-                _write_weights(tensor, target / "weights" / f"{address}.safetensors")
+                (target / "weights" / f"{address}.safetensors").write_bytes(safetensors.torch.save(tensor))
             pq.write_table(_manifests(results), target / MANIFEST, compression="zstd")
             files = sorted(p for p in target.rglob("*") if p.is_file())
             sums = [f"{sha256(p)}  {p.relative_to(target).as_posix()}\n" for p in files]
             (target / SUMS).write_text("".join(sums))
-            target.chmod(0o755)
             old = self.data.with_name(".replaced-data")
             if self.data.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -295,6 +294,13 @@ class Store:
         return {
             p.relative_to(self.data).as_posix(): p.stat().st_size for p in sorted(self.data.rglob("*")) if p.is_file()
         }
+
+
+def _new_folder(parent: Path) -> Path:
+    """An empty folder beside what it will become, with the permissions that the umask leaves."""
+    folder = parent / f".partial-{uuid.uuid4().hex}"
+    folder.mkdir()
+    return folder
 
 
 def _manifests(results: dict[str, Result]) -> pa.Table:
@@ -407,10 +413,3 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
-
-
-def _write_weights(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        safetensors.torch.save_file(tensors, path)
-    except safetensors.SafetensorError as error:  # of a full disk, too
-        raise OSError(f"{path} cannot be written: {error}") from None

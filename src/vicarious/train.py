@@ -9,11 +9,12 @@ Shapes: P members, U updates, N rows of a batch.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -47,6 +48,31 @@ def stacks(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+@contextlib.contextmanager
+def evaluating(nets: Iterable[nn.Module]) -> Iterator[None]:
+    """These modules in evaluation mode (no dropout, no running statistics); afterwards every part is as it was."""
+    modes = {part: part.training for net in nets for part in net.modules()}
+    try:
+        for part in modes:
+            part.training = False
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic on one thread: on a CPU no result hangs on how many there are, and small networks train fastest."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def fit(
     members: Sequence[nn.Module],
     loss: Loss,

@@ -22,7 +22,7 @@ from . import config, episodes, heads, metrics, models, world
 from .battery import CONTACTS, PHASES, CodesOf
 from .episodes import Batch, labelled
 from .heads import READOUTS
-from .train import fit
+from .train import evaluating, fit
 
 EARLY = 0.2  # share of training at which the final score is to be foretold
 FIRST = 1 / 64  # share of training after which an agent is first evaluated
@@ -90,10 +90,11 @@ class Monitor:
         name, z [..., D] -> predictions [..., 2] of reward and value."""
         start = time.perf_counter()
         predictions: dict[object, list] = {name: [] for name in readouts}
-        for mover, s, obs, prev_action in self.stimuli:
-            z = models.encode(model, obs, prev_action)[:, -len(PHASES) :]
-            for name, readout in readouts.items():
-                predictions[name].append((mover, s, readout(z).view(*self.shape, -1).cpu()))
+        with evaluating(part for part in (model, *readouts.values()) if isinstance(part, nn.Module)):
+            for mover, s, obs, prev_action in self.stimuli:
+                z = models.encode(model, obs, prev_action)[:, -len(PHASES) :]
+                for name, readout in readouts.items():
+                    predictions[name].append((mover, s, readout(z).view(*self.shape, -1).cpu()))
         for name, own in predictions.items():
             slopes = metrics.scene_slopes(own, self.ladder, CONTACTS, PHASES)
             self._parts.append(slopes.assign(update=update, name=name))

@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
@@ -21,10 +24,15 @@ import torch
 from .. import battery as stimuli
 from .. import config, drawings, metrics, stats, world
 from ..battery import CONTACTS, PHASES
+from ..train import evaluating
 
 CHUNK = 256  # sequences at a time
 RESAMPLES = 1999
 OUTPUTS = ("value", "reward")
+UNCHANGED = (  # wrappers that leave observations as they are
+    *("VecMonitor", "VecCheckNan", "VecVideoRecorder"),
+    *("Monitor", "TimeLimit", "OrderEnforcing", "PassiveEnvChecker"),
+)
 Predictions = list[tuple[str, float, np.ndarray]]  # (mover, similarity, [X, K, n, phases]) of a readout, self first
 
 
@@ -43,38 +51,90 @@ class ExternalAgent(Protocol):
 
 @dataclass(frozen=True)
 class Adapter:
-    """An external agent made of a function of single frames: frames [N, H, W, C] -> {readout: [N]}."""
+    """An external agent made of a function of single frames: frames [N, ...] -> {readout: [N]}.
 
-    function: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    prepare: what is done to the observations of whole sequences before, [B, T, H, W, C] -> [B, T, ...].
+    """
+
+    function: Callable[[np.ndarray], Mapping[str, Any]]
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def predict(self, obs: np.ndarray, prev_action: np.ndarray) -> dict[str, np.ndarray]:
-        predicted = self.function(obs.reshape(-1, *obs.shape[2:]))
-        return {name: np.asarray(x).reshape(obs.shape[:2]) for name, x in predicted.items()}
+        seen = self.prepare(obs)
+        predicted = self.function(seen.reshape(-1, *seen.shape[2:]))
+        return {name: _array(name, x).reshape(obs.shape[:2]) for name, x in predicted.items()}
+
+
+def _array(name: str, x: Any) -> np.ndarray:
+    """Predictions as an array of float64, whatever holds them on whichever device.  Raises ValueError."""
+    try:
+        return np.asarray(x.detach().cpu().double() if torch.is_tensor(x) else x, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"predict gave {name} as {type(x).__name__}, which is no array of numbers ({error})") from None
 
 
 def stable_baselines(model: Any) -> Adapter:
-    """A Stable-Baselines3 actor-critic (its value) or DQN (its largest Q), trained on `vicarious.interop.envs`."""
+    """A Stable-Baselines3 actor-critic (its value) or DQN (its largest Q), trained on `vicarious.interop.envs`.
 
-    def predict(frames: np.ndarray) -> dict[str, np.ndarray]:
-        seen, _ = model.policy.obs_to_tensor(frames)
-        if hasattr(model, "q_net"):
-            return {"value": model.q_net(seen).max(1).values.cpu().numpy()}
-        return {"value": model.policy.predict_values(seen).flatten().cpu().numpy()}
+    It sees what its own environment makes of the chambers: normalised or stacked frames.
+    """
+    kind, policy = type(model).__name__, model.policy
+    if not hasattr(model, "q_net") and not hasattr(policy, "predict_values"):
+        raise ValueError(f"{kind} has neither a value function nor Q: write an ExternalAgent for it")
+    if hasattr(policy, "lstm_actor"):
+        raise ValueError(f"{kind} is recurrent: write an ExternalAgent that carries its state through a sequence")
+    if (env := model.get_env()) is None:
+        lost = f"{kind} was loaded without its environment, which knows whether its observations were normalised"
+        raise ValueError(f"{lost}: load it with one, {kind}.load(PATH, env=VecNormalize.load(STATISTICS, Worlds(...)))")
 
-    if not hasattr(model, "q_net") and not hasattr(model.policy, "predict_values"):
-        raise ValueError(f"{type(model).__name__} has neither a value function nor Q: write an ExternalAgent for it")
-    return Adapter(predict)
+    def function(frames: np.ndarray) -> dict[str, torch.Tensor]:
+        seen, _ = policy.obs_to_tensor(frames)
+        return {"value": model.q_net(seen).amax(1) if hasattr(model, "q_net") else policy.predict_values(seen)}
+
+    return Adapter(function, _preprocessing(env))
+
+
+def _preprocessing(env: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What an environment's wrappers make of observations [B, T, ...].  Raises ValueError for those not known here."""
+    steps: list[Callable[[np.ndarray], np.ndarray]] = []
+    while hasattr(env, "venv"):
+        kind = type(env).__name__
+        if kind == "VecNormalize":
+            steps.insert(0, env.normalize_obs)
+        elif kind == "VecFrameStack":
+            steps.insert(0, partial(_stacked, count=env.stacked_obs.n_stack, axis=env.stacked_obs.repeat_axis))
+        elif kind not in UNCHANGED:
+            raise ValueError(f"the agent sees through {kind}, which is not known here: write an ExternalAgent for it")
+        env = env.venv
+    for single in getattr(env, "envs", []):
+        while hasattr(single, "env"):
+            if (kind := type(single).__name__) not in UNCHANGED:
+                raise ValueError(f"the agent sees through {kind}, which is not known here: use VecNormalize or none")
+            single = single.env
+    return lambda obs: reduce(lambda seen, step: step(seen), steps, obs)
+
+
+def _stacked(obs: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """Every frame of [B, T, ...] after those before it, oldest first, nothing before the first."""
+    padded = np.concatenate([np.zeros_like(obs[:, :1])] * (count - 1) + [obs], 1)
+    return np.concatenate([padded[:, i : i + obs.shape[1]] for i in range(count)], axis if axis < 0 else axis + 2)
 
 
 def module(net: torch.nn.Module) -> Adapter:
-    """A torch module: frames [N, H * W * C] -> values [N] or [N, 1], or [N, 2] with rewards beside them."""
+    """A torch module: frames [N, H * W * C] -> values [N] or [N, 1], or [N, 2] with rewards beside them.
 
-    def predict(frames: np.ndarray) -> dict[str, np.ndarray]:
-        out = net(torch.as_tensor(frames).flatten(1))
-        out = out[:, None] if out.ndim == 1 else out
-        return {name: out[:, i].cpu().numpy() for i, name in enumerate(OUTPUTS[: out.shape[1]])}
+    Frames are given in the type and on the device of its first parameter.
+    """
 
-    return Adapter(predict)
+    def function(frames: np.ndarray) -> dict[str, torch.Tensor]:
+        out = net(torch.as_tensor(frames).flatten(1).to(next(net.parameters(), torch.empty(0))))
+        shape = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
+        if shape not in ((len(frames),), (len(frames), 1), (len(frames), 2)):
+            wanted = "values [N] or [N, 1], or [N, 2] with rewards beside them"
+            raise ValueError(f"the module gave {shape} for N = {len(frames)} frames: it has to give {wanted}")
+        return dict(zip(OUTPUTS, out.view(len(frames), -1).unbind(1), strict=False))
+
+    return Adapter(function)
 
 
 def adapted(agent: Any) -> ExternalAgent:
@@ -86,6 +146,12 @@ def adapted(agent: Any) -> ExternalAgent:
     if isinstance(agent, torch.nn.Module):
         return module(agent)
     raise ValueError(f"{type(agent).__name__} is no agent: it needs predict(obs, prev_action) -> {{'value': ...}}")
+
+
+def _networks(agent: Any) -> list[torch.nn.Module]:
+    """Every torch module that an agent is, or holds as an attribute."""
+    held = [agent, *getattr(agent, "__dict__", {}).values()]
+    return [part for part in held if isinstance(part, torch.nn.Module)]
 
 
 @dataclass(frozen=True)
@@ -103,29 +169,35 @@ class Report:
     scenes: int
 
     def fingerprint(self) -> pd.DataFrame:
-        """rho, a row a kind and readout, a column a mover and similarity."""
+        """rho: a row a kind and readout, marked where the agent is not competent; a column a mover, others and then
+        drifters from the most alike to the least."""
+        doubted = {name: "" if gate["passed"] else ", NOT competent" for name, gate in self.gates.items()}
+        order = {"self": 0, "other": 1, "drifter": 2}
         named = self.table.assign(
-            row=self.table.kind + " (" + self.table.readout + ")",
+            row=self.table.kind + " (" + self.table.readout + self.table.readout.map(doubted) + ")",
             column=self.table.mover.where(
-                self.table.mover == "self", self.table.mover + self.table.similarity.map(" {:.2f}".format)
+                self.table.mover == "self", self.table.mover + self.table.similarity.map(" {:z.2f}".format)
             ),
-        )
+            at=self.table.mover.map(order) - self.table.similarity / 2,
+        ).sort_values("at", kind="stable")
         wide = named.pivot(index="row", columns="column", values="rho")
-        return wide[list(dict.fromkeys(named.column))].loc[list(dict.fromkeys(named.row))]
+        rows = named.sort_index().row
+        return wide[list(dict.fromkeys(named.column))].loc[list(dict.fromkeys(rows))]
 
     def figure(self) -> plt.Figure:
-        """The fingerprint as a picture: others from the most alike to the least, then one drifter."""
+        """The fingerprint as a picture: others from the most alike to the least, then the drifter most alike."""
         wide = self.fingerprint()
-        others = [c for c in wide if c.startswith("other")][::-1]
-        drifter = [c for c in wide if c.startswith("drifter")][-2:-1]
-        return drawings.fingerprint({f"{self.scenes} scenes": wide[["self", *others, *drifter]]})
+        drifters = [c for c in wide if c.startswith("drifter")]
+        shown = wide.drop(columns=drifters[1:]).rename(columns=lambda c: c.replace(" ", "\n"))
+        return drawings.fingerprint({f"{self.scenes} scenes": shown})
 
     def json(self) -> str:
         rows = [
             {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
             for row in self.table.round(4).to_dict("records")
         ]
-        return json.dumps({"scenes": self.scenes, "gates": self.gates, "coefficients": rows}, indent=1)
+        content = {"scenes": self.scenes, "gates": self.gates, "coefficients": rows}
+        return json.dumps(content, indent=1, allow_nan=False)
 
     def __str__(self) -> str:
         lines = []
@@ -152,6 +224,9 @@ def probe(
 
     The value's truth is that of the scripted conduct, which is not the agent's own; so the gate asks for a correlation
     with it and for an own slope above 0, not for its size, and coefficients are over the agent's own slope.
+    Torch modules that the agent is or holds are in evaluation mode meanwhile, and then as they were.
+
+    Raises ValueError where what it predicts is not finite numbers of the right shape.
     """
     cfg = cfg or config.World()
     rules = {k: getattr(cfg, k) for k in ("size", "ladder", "max_items", "respawn")}  # not how it is drawn
@@ -159,9 +234,10 @@ def probe(
     external, (scenes, truth) = adapted(agent), at_hand or _drawn(battery)
     shape = (len(CONTACTS), len(cfg.ladder), len(scenes), len(PHASES))
     predictions: dict[str, Predictions] = {}
-    for mover, s, obs, prev_action in stimuli.stimuli(battery, scenes, cfg, world.appearance(cfg, drawn)):
-        for readout, out in _ask(external, obs, prev_action, (*world.grid(cfg), -1)).items():
-            predictions.setdefault(readout, []).append((mover, s, out.reshape(shape)))
+    with evaluating(_networks(agent)):
+        for mover, s, obs, prev_action in stimuli.stimuli(battery, scenes, cfg, world.appearance(cfg, drawn)):
+            for readout, out in _ask(external, obs, prev_action, (*world.grid(cfg), -1)).items():
+                predictions.setdefault(readout, []).append((mover, s, out.reshape(shape)))
     parts = [_coefficients(readout, own, cfg.ladder) for readout, own in predictions.items()]
     gates = {readout: _gate(readout, own, cfg.ladder, truth.numpy()) for readout, own in predictions.items()}
     return Report(pd.concat(parts, ignore_index=True), gates, len(scenes))
@@ -174,16 +250,25 @@ def _drawn(battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
 
 @torch.no_grad()
 def _ask(external: ExternalAgent, obs: torch.Tensor, prev_action: torch.Tensor, grid: tuple) -> dict[str, np.ndarray]:
-    """Predictions [B, phases] to scenes [B, T, F], by readout."""
+    """Predictions [B, phases] to scenes [B, T, F], by readout.  Raises ValueError where they break the contract."""
     parts: dict[str, list[np.ndarray]] = {}
     for o, a in zip(obs.split(CHUNK), prev_action.split(CHUNK), strict=True):
-        predicted = external.predict(o.view(*o.shape[:2], *grid).numpy(), a.numpy())
-        if "value" not in predicted or set(predicted) - set(OUTPUTS):
-            raise ValueError(f"predict must give 'value' and may give 'reward'; it gave {sorted(predicted)}")
+        frames = o.view(*o.shape[:2], *grid).numpy()
+        try:
+            predicted = external.predict(frames, a.numpy())
+        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+            failed = f"predict failed for observations {frames.shape}"
+            raise ValueError(f"{failed}: {type(error).__name__}: {error}") from error
+        given = sorted(predicted) if isinstance(predicted, Mapping) else type(predicted).__name__
+        if "value" not in given or set(given) - set(OUTPUTS):
+            raise ValueError(f"predict must give 'value' and may give 'reward'; it gave {given}")
         for name, x in predicted.items():
-            if np.shape(x) != tuple(o.shape[:2]):
-                raise ValueError(f"predict gave {name} of shape {np.shape(x)} for {tuple(o.shape[:2])} frames")
-            parts.setdefault(name, []).append(np.asarray(x, float)[:, -len(PHASES) :])
+            found = _array(name, x)
+            if found.shape != frames.shape[:2]:
+                raise ValueError(f"predict gave {name} of shape {found.shape} for {frames.shape[:2]} frames")
+            if wrong := int((~np.isfinite(found)).sum()):
+                raise ValueError(f"predict gave {name} that is not finite in {wrong:,} of {found.size:,} frames")
+            parts.setdefault(name, []).append(found[:, -len(PHASES) :])
     return {name: np.concatenate(own) for name, own in parts.items()}
 
 
@@ -227,14 +312,27 @@ def load_agent(target: str) -> Any:
     if not place or not name:
         raise ValueError(f"{target} does not name an agent: say package.module:name or file.py:name")
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            found = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-        else:
-            found = importlib.import_module(place)
-        agent = getattr(found, name)
-    except (ImportError, OSError, AttributeError) as error:
-        raise ValueError(f"{target} cannot be loaded: {error}") from None
-    is_factory = callable(agent) and not hasattr(agent, "predict") and not isinstance(agent, torch.nn.Module)
-    return agent() if is_factory else agent
+        agent = getattr(_module_of(place), name)
+        is_factory = callable(agent) and not hasattr(agent, "predict") and not isinstance(agent, torch.nn.Module)
+        return agent() if is_factory else agent
+    except Exception as error:  # of whatever is in that file
+        raise ValueError(f"{target} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _module_of(place: str) -> ModuleType:
+    """The module of a file, which finds its neighbours as `python FILE.py` would, or of a name (as `python -m`)."""
+    path = Path(place).resolve()
+    is_file = path.suffix == ".py"
+    sys.path.insert(0, str(path.parent if is_file else Path.cwd()))
+    if not is_file:
+        return importlib.import_module(place)
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} of {path.parent}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(found)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return found

@@ -38,8 +38,9 @@ class GRU(nn.Module):
             nn.init.uniform_(parameter, -(latent**-0.5), latent**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, inputs] -> states [B, T, D], from zeros; gates in float32 whatever the products are in."""
-        gates = self.input(x).float()
+        """x [B, T, inputs] -> states [B, T, D], from zeros; gates in float32 where products are in bfloat16."""
+        gates = self.input(x)
+        gates = gates.to(torch.promote_types(gates.dtype, torch.float32))
         h, states = gates.new_zeros(len(x), gates.shape[-1] // 3), []
         for now in gates.unbind(1):  # indexing gates[:, t] instead costs a quarter of the update
             h = self.step(now, h)

@@ -12,6 +12,8 @@ them share every weight, so that whatever is known about one body can be used ab
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -253,12 +255,10 @@ class Grid(nn.Module):
 
     def __init__(self, cfg: config.World, features: int, width: int, scale: float = 1.0):
         super().__init__()
-        rows, columns = world.grid(cfg)
-        self.cells = rows * columns
+        self.rows, self.columns = world.grid(cfg)
+        self.cells = self.rows * self.columns
         self.channels = features // self.cells
         self.place = nn.Parameter(scale * torch.randn(self.cells, width))
-        padded = F.pad(torch.arange(self.cells).view(1, rows, columns), (1, 1, 1, 1), value=self.cells)
-        self.near = padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(-2).flatten(0, -2)  # [N, 9], N where there is none
 
     def split(self, obs: Tensor) -> Tensor:
         """[..., N, C]"""
@@ -266,7 +266,9 @@ class Grid(nn.Module):
 
     def patches(self, obs: Tensor) -> Tensor:
         """[..., N, 9 C]: what each cell and the eight around it hold."""
-        return F.pad(self.split(obs), (0, 0, 0, 1))[..., self.near.to(obs.device), :].flatten(-2)
+        padded = F.pad(obs.unflatten(-1, (self.rows, self.columns, self.channels)), (0, 0, 1, 1, 1, 1))
+        near = [padded[..., r : r + self.rows, c : c + self.columns, :] for r, c in product(range(3), repeat=2)]
+        return torch.cat(near, -1).flatten(-3, -2)
 
 
 class Broadcast(nn.Module):

@@ -1,18 +1,26 @@
 """Rendering the paper: stage its files, execute chapters with papermill, build the pages with jupyter-book."""
 
+import base64
 import contextlib
+import io
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from urllib.parse import unquote
 
+import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
+import psutil
 import yaml
 
 from .. import store
@@ -20,9 +28,13 @@ from . import chapters
 
 KEEP_METADATA = {"kernelspec", "language_info"}
 ENVIRONMENT = {
-    **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1"},
+    **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1", "JUPYTER_NO_CONFIG": "1"},
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
+INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_\w+|(CUDA|OPENBLAS|VICARIOUS)_\w+"
+)
+SOCKETS = 60  # characters of the path of a folder in which sockets fit: theirs have at most 107
 LARGEST_FILE = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
@@ -67,7 +79,7 @@ def execute(notebook: Path, parameters: dict) -> None:
         wrong = f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
         raise chapters.BadParameter(wrong)
     try:
-        with tempfile.TemporaryDirectory() as sockets:  # in the file system: nothing on the network
+        with tempfile.TemporaryDirectory(dir=_short()) as sockets:  # in the file system: nothing on the network
             papermill.execute_notebook(
                 str(notebook),
                 str(notebook),
@@ -81,20 +93,54 @@ def execute(notebook: Path, parameters: dict) -> None:
         raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
     except DeadKernelError:
         raise ChapterFailed(f"{notebook.stem}: its kernel died; is there enough memory?") from None
+    except Exception as error:  # whatever keeps a kernel from starting
+        why = " ".join(str(error).split())[:300]
+        raise ChapterFailed(f"{notebook.stem}: it could not be executed: {type(error).__name__}: {why}") from error
     normalise(notebook)
+    for index, cell in enumerate(nbformat.read(notebook, as_version=4).cells):
+        shown = {mime for output in cell.get("outputs", []) for mime in output.get("data", {})}
+        if "figure" in cell.metadata.get("mystnb", {}) and "image/png" not in shown:
+            raise ChapterFailed(f"{notebook.stem}: cell {index} shows no figure")
+
+
+def _short() -> Path:
+    """A folder for temporary files whose path leaves room for that of a socket.  Raises ValueError."""
+    for folder in (usual := Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
+        if len(str(folder)) <= SOCKETS and os.access(folder, os.W_OK):
+            return folder
+    raise ValueError(f"TMPDIR={usual} is too long for sockets: set it to a folder of at most {SOCKETS} characters")
 
 
 @contextlib.contextmanager
-def surroundings():
-    """The environment in which chapters are executed, whoever starts it: one thread each, where results are."""
-    before = dict(os.environ)
-    where = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs.resolve()}
-    os.environ.update(ENVIRONMENT | {name: str(path) for name, path in where.items()})
-    try:
-        yield
-    finally:
+def surroundings() -> Iterator[Path]:
+    """Where chapters are executed, whoever starts it: this interpreter and this package in an environment of their own.
+
+    One thread each; no configuration of IPython, Jupyter or matplotlib is read but what is in the folder that it gives,
+    which is the working directory meanwhile.
+    """
+    before, package = dict(os.environ), Path(__file__).resolve().parents[2]
+    own = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs}
+    if package.parent == store.home():  # a checkout: its code, wherever else one is installed
+        own["PYTHONPATH"] = package
+    with tempfile.TemporaryDirectory(prefix="vicarious-", dir=_short()) as folder:
+        path = Path(folder)
+        names = ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+        own |= dict.fromkeys((*names, "MPLCONFIGDIR"), path)
+        kernel = path / "kernels" / "python3" / "kernel.json"
+        kernel.parent.mkdir(parents=True)
+        start = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        kernel.write_text(json.dumps({"argv": start, "display_name": "Python 3", "language": "python"}))
+        for fonts in Path(matplotlib.get_cachedir()).glob("fontlist-*.json"):
+            shutil.copy(fonts, path)  # looking for fonts takes seconds
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update({name: value for name, value in before.items() if INHERITED.fullmatch(name)})
+        os.environ.update(ENVIRONMENT | {name: str(value) for name, value in own.items()})
+        try:
+            with contextlib.chdir(path):
+                yield path
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def normalise(notebook: Path) -> None:
@@ -115,6 +161,28 @@ def normalise(notebook: Path) -> None:
             if "metadata" in output:  # text has none
                 output.metadata = {k: v for k, v in output.metadata.items() if k == "scrapbook"}
     nbformat.write(content, notebook)
+
+
+def report_failure(notebook: Path, error: str) -> None:
+    """Make a page say that it failed, and show nothing else: no stored output is under a label that is not its own."""
+    page = nbformat.read(notebook, as_version=4)
+    for cell in (cell for cell in page.cells if cell.cell_type == "code"):
+        cell.outputs = []
+        if "figure" in cell.metadata.get("mystnb", {}):
+            cell.outputs.append(nbformat.v4.new_output("display_data", {"image/png": _nothing()}))
+    text = "\n".join(f"    {line}" for line in error.replace("`", "'").splitlines())
+    said = f"```{{danger}} This chapter failed\n\n{text}\n\nNone of its numbers and figures could be made.\n```"
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(said, id="failed"))
+    nbformat.write(page, notebook)
+
+
+def _nothing() -> str:
+    """A picture in place of one that could not be made, in base 64."""
+    figure, buffer = plt.figure(figsize=(6, 0.6)), io.BytesIO()
+    figure.text(0.5, 0.5, "this figure could not be made", ha="center", va="center", color="0.5")
+    figure.savefig(buffer, format="png", dpi=80)
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def fill_gaps(folder: Path) -> None:
@@ -148,7 +216,7 @@ def _jupyter_book(source: Path, out: Path, work: Path, builder: str) -> None:
     shutil.rmtree(work, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--builder", builder, "--path-output", str(work)]
-    how = {"capture_output": True, "text": True, "env": os.environ | ENVIRONMENT}
+    how = {"capture_output": True, "text": True}
     done = subprocess.run([*command, *options, str(source)], **how)
     if done.returncode:
         log = out / "build.log"
@@ -169,7 +237,11 @@ def print_pdf(source: Path, out: Path) -> Path:
     """The whole paper as one PDF: its pages as one, printed by Chromium.  Raises BuildFailed."""
     work, target = out / ".jupyter-book", out / "vicarious.pdf"
     _jupyter_book(source, out, work, "singlehtml")
-    page = work / "_build" / "singlehtml" / "book" / "index.html"
+    site = work / "_build" / "singlehtml"
+    page = shutil.move(site / "book" / "index.html", site / "paper.html")  # its links are as from here
+    parts = re.findall(r'(?:src|href)="(_(?:static|images)/[^"?#]+)', page.read_text())
+    if absent := sorted({part for part in parts if not (site / unquote(part)).exists()}):
+        raise BuildFailed(f"the paper in one page lacks {len(absent)} of its files, {absent[0]} first")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=30000"]
     command = [browser(), *options, f"--print-to-pdf={target}", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -200,34 +272,38 @@ def render(
 
     only: chapters to execute anew (all by default; the rest keep their stored outputs).  given: parameters as text,
     each for every executed chapter that has it; by_chapter: those of single chapters, which come first.  in_place:
-    execute the repository's own notebooks.  Everything is validated before anything runs: BadParameter.  A chapter
-    that fails keeps its stored outputs; the others are rendered, then ChapterFailed names it.  extra: `print_pdf` or
-    `pack`, what is made of the site beside its pages.
+    execute the repository's own notebooks.  Everything is validated before anything runs: BadParameter.  The page of
+    a chapter that fails says so and shows nothing else; the others are rendered, then ChapterFailed names it.  extra:
+    `print_pdf` or `pack`, what is made of the site beside its pages.
     """
-    names = list(only) or list(chapters.CHAPTERS)
+    out, names = out.resolve(), list(only) or list(chapters.CHAPTERS)
     parameters = _parameters(names, given or {}, by_chapter or {})
     banner = _banner(parameters)
-    where = store.home() if in_place else stage(out, banner)
-    failed = _execute_all(where, parameters, workers, say)
-    if in_place:
-        where = stage(out, banner)
-    if banner:
-        fill_gaps(where / "book")
-    say("building pages")
-    index = build_pages(where, out)
-    for make in extra:
-        say(f"{make.__name__.replace('_', ' ')}: {make(where, out)}")
+    with surroundings() as own:
+        where = store.home() if in_place else stage(out, banner)
+        failed = _execute_all(where, parameters, workers, say, own)
+        where = stage(out, banner) if in_place else where
+        for name, error in failed.items():
+            report_failure(where / "book" / f"{name}.ipynb", error)
+        if banner or failed:
+            fill_gaps(where / "book")
+        say("building pages")
+        index = build_pages(where, out)
+        for make in extra:
+            say(f"{make.__name__.replace('_', ' ')}: {make(where, out)}")
     if failed:
-        raise ChapterFailed("\n".join([*failed, f"the other chapters are rendered: {index}"]))
+        raise ChapterFailed("\n".join([*failed.values(), f"the other chapters are rendered: {index}"]))
     return index
 
 
-def _execute_all(where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable) -> list[str]:
-    """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, chapter by chapter.
+def _execute_all(
+    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable, own: Path
+) -> dict[str, str]:
+    """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, by chapter.
 
-    A chapter that failed keeps the outputs that it had.
+    A chapter that failed keeps the outputs that it had.  own: the folder that the kernels are started from.
     """
-    failed, started = [], time.perf_counter()
+    failed, started = {}, time.perf_counter()
 
     def run(name: str, values: chapters.Parameters) -> float:
         start, notebook = time.perf_counter(), where / "book" / f"{name}.ipynb"
@@ -239,20 +315,34 @@ def _execute_all(where: Path, parameters: dict[str, chapters.Parameters], worker
             raise
         return time.perf_counter() - start
 
-    with surroundings(), ThreadPoolExecutor(max(1, min(workers, KERNELS))) as pool:
+    with ThreadPoolExecutor(max(1, min(workers, KERNELS))) as pool:
         running = {}
-        for name, values in parameters.items():
-            chapters.Source(name, values.model_dump(), workers=workers)
-            running[pool.submit(run, name, values)] = name
-        for number, done in enumerate(as_completed(running), 1):
-            try:
-                outcome = f"{done.result():.0f} s"
-            except ChapterFailed as error:
-                failed.append(str(error))
-                outcome = f"failed: {error}"
-            say(f"[{number}/{len(running)}] {running[done]} {outcome}")
+        try:
+            for name, values in parameters.items():
+                chapters.Source(name, values.model_dump(), workers=workers)
+                running[pool.submit(run, name, values)] = name
+            for number, done in enumerate(as_completed(running), 1):
+                try:
+                    outcome = f"{done.result():.0f} s"
+                except ChapterFailed as error:
+                    failed[running[done]] = str(error)
+                    outcome = f"failed: {error}"
+                say(f"[{number}/{len(running)}] {running[done]} {outcome}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in running):  # one may just be starting
+                _stop_kernels(own)
+                time.sleep(0.2)
+            raise
     say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
     return failed
+
+
+def _stop_kernels(own: Path) -> None:
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(str(own) in word for word in process.cmdline()):
+                process.kill()
 
 
 def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

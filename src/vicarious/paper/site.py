@@ -116,7 +116,7 @@ def explorer_data(results: Results) -> dict:
 
 
 def _columns(own: pd.DataFrame) -> tuple[list[float], ...]:
-    own = own.sort_values("similarity")
+    own = own.sort_values("similarity", kind="stable")
     return tuple([round(float(x), 4) for x in own[c]] for c in ("similarity", "mean", "half"))
 
 
@@ -150,7 +150,7 @@ def commits(store: Store) -> pd.DataFrame:
     """Published results by the commit whose code made them, and what they are."""
     made = pd.DataFrame([{"commit": m["commit"], "stage": m["stage"]} for m in _manifests(store)])
     table = made.groupby("commit").stage.agg(["size", lambda s: ", ".join(sorted(set(s)))])
-    return table.set_axis(["results", "stages"], axis=1).sort_values("results", ascending=False)
+    return table.set_axis(["results", "stages"], axis=1).sort_values("results", ascending=False, kind="stable")
 
 
 def packages() -> pd.DataFrame:

@@ -138,7 +138,11 @@ def by_dial(e: Results, seeds: list[int], at: int, s: float | None = None) -> pd
 
     Columns weight_decay, head_width, seed, residue and own: of those of the given agents who had every setting.
     """
-    settings = e.table("decoupling")[list(DIALS)].drop_duplicates().sort_values(list(DIALS), ascending=[True, False])
+    settings = (
+        e.table("decoupling")[list(DIALS)]
+        .drop_duplicates()
+        .sort_values(list(DIALS), ascending=[True, False], kind="stable")
+    )
     rows = []
     for dials in settings.to_dict("records"):
         left, own = residue(e, seeds, at, s, **dials), _column(*course(e, seeds, 1.0, 1.0, "self", **dials), at)

@@ -126,7 +126,7 @@ def outside(table: pd.DataFrame, measures: pd.DataFrame, s: float) -> pd.DataFra
         read = {"rho": ("other", s), "drifter": ("drifter", s), "orthogonal": ("other", 0.0)}
         found = {k: stats.interval(rho(agents[agents.mover == who], seeds, x)) for k, (who, x) in read.items()}
         rows.append({**row, **means, **found})
-    table = pd.DataFrame(rows).sort_values(["eventful", "family"], ascending=[False, True])
+    table = pd.DataFrame(rows).sort_values(["eventful", "family"], ascending=[False, True], kind="stable")
     return table.set_index(["family", "eventful"])
 
 

@@ -170,7 +170,8 @@ def per_decade(levels: np.ndarray, y: np.ndarray, degree: int = 1) -> np.ndarray
     """Polynomials [n, degree + 1], highest power first, of y [n, L] on log10 of the levels, each agent by itself.
 
     NaN where an agent has fewer than `LEAST` levels, or too few for the degree.  With all levels at hand the mean
-    slope over agents is that of a mixed model with random intercepts and slopes (Laird & Ware 1982).
+    slope over agents is that of a mixed model with random intercepts and slopes (Laird & Ware 1982), whose fit by REML
+    lies at the boundary of its variances in half of the cases here, and then hangs on the optimiser.
     """
     x, least = np.log10(levels), max(LEAST, degree + 1)
     fits = np.full((len(y), degree + 1), np.nan)
@@ -206,17 +207,10 @@ def by_training(table: pd.DataFrame, losses: pd.DataFrame, axis: str, exposure: 
     loss = ours.pivot(index="seed", columns="level", values="loss").reindex(seeds).to_numpy()
     expected = np.full(loss.shape, np.nan)
     for i, seed in enumerate(seeds):
-        line = trained[trained.seed == seed].dropna(subset="matched").sort_values("loss")
+        line = trained[trained.seed == seed].dropna(subset="matched").sort_values("loss", kind="stable")
         if len(line) > 1:
             expected[i] = np.interp(np.log(loss[i]), np.log(line.loss), line.matched, left=np.nan, right=np.nan)
     return expected
-
-
-def mixed(levels: np.ndarray, y: np.ndarray) -> stats.Interval:
-    """The slope per decade of a mixed model fitted to all agents' levels at once, y [n, L]."""
-    x, who = np.broadcast_to(np.log10(levels), y.shape), np.broadcast_to(np.arange(len(y))[:, None], y.shape)
-    there = np.isfinite(y)
-    return stats.mixed_slope(y[there], x[there], who[there])
 
 
 def extrapolated(levels: np.ndarray, y: np.ndarray, at: np.ndarray, degree: int = 1) -> list[stats.Interval]:

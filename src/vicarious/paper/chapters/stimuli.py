@@ -158,7 +158,7 @@ def forecast(x: np.ndarray, splits: int = 50) -> np.ndarray:
     agents, count = np.unique(x.reshape(len(x), -1), axis=0, return_counts=True)
     early, final = np.moveaxis(agents.reshape(len(agents), -1, 2), -1, 0)  # [agents, cells]
     sums = np.stack([np.ones_like(early), early, final, early**2, final**2, early * final], -1).sum(1) * count[:, None]
-    order = np.random.default_rng(0).random((splits, len(agents))).argsort(1)
+    order = np.random.default_rng(0).random((splits, len(agents))).argsort(1, kind="stable")
     fitted = (order < len(agents) // 2).astype(float)  # [splits, agents]
     line, judged = _moments(fitted @ sums), _moments((1 - fitted) @ sums)
     with np.errstate(invalid="ignore", divide="ignore"):
