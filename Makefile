@@ -13,7 +13,7 @@ help:  ## list the targets
 # $(1): folder of the environment, $(2): what is installed of this package beyond the lock file
 define environment
 	@echo "setting up $(1) from requirements.lock (a few minutes the first time)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { echo "Python 3.11.5 or newer is needed; set PYTHON=..."; exit 2; }
 	@$(PYTHON) -m venv $(1) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 2; }
 	@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock | sed -n -E 's/^(Collecting|Downloading) ([^ ]+).*/\1 \2/p; /^(Installing|Successfully)/p'
 	@$(1)/bin/python -m pip install --disable-pip-version-check -q $(2)
@@ -44,7 +44,7 @@ zip: $(VENV)/.installed  ## the same, and site, notebooks and data in one file
 
 test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadscope --nbval --nbval-sanitize-with tests/nbval.cfg book/*.ipynb
+	@$(BIN)/python tests/notebooks.py
 
 quick: $(VENV)/.installed  ## train everything small from nothing and render it (minutes)
 	@rm -rf _build/quick _build/quick-runs

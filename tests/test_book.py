@@ -5,7 +5,9 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 import tomllib
 import zipfile
@@ -15,9 +17,11 @@ from urllib.parse import unquote, urlparse
 
 import nbformat
 import papermill
+import psutil
 import pytest
 import yaml
 
+import vicarious
 from vicarious import metrics, models
 from vicarious.paper import book, chapters, results, studies
 from vicarious.paper.chapters import extinction, generality
@@ -272,24 +276,132 @@ def test_chapters_executed_side_by_side_leave_the_working_directory_alone(tmp_pa
     assert seen == {before} and os.getcwd() == before
 
 
-def test_a_chapter_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
-    run, built = book.execute, []
+def test_a_chapter_that_fails_does_not_stop_the_others_and_shows_nothing_that_is_not_its_own(tmp_path, monkeypatch):
+    run, out = book.execute, tmp_path / "out"
 
     def some_fail(notebook, parameters):
         if notebook.stem == "03-similarity":
             notebook.write_text("half written")
-            raise book.ChapterFailed("03-similarity: cell 4: ZeroDivisionError: division by zero")
+            raise book.ChapterFailed("03-similarity: cell 4: ZeroDivisionError: division by `zero`")
         run(notebook, parameters)
 
     monkeypatch.setattr(book, "execute", some_fail)
-    monkeypatch.setattr(book, "build_pages", lambda source, out: built.append(source) or out / "index.html")
     said = []
     with pytest.raises(book.ChapterFailed, match=r"03-similarity: cell 4: ZeroDivisionError") as failed:
-        book.render(tmp_path / "out", ["03-similarity", "preregistration"], say=said.append)
-    assert "the other chapters are rendered" in str(failed.value) and len(built) == 1
+        book.render(out, ["03-similarity", "preregistration"], say=said.append)
+    assert "the other chapters are rendered" in str(failed.value)
     assert any("preregistration" in line and "failed" not in line for line in said)
-    kept = built[0] / "book" / "03-similarity.ipynb"
-    assert kept.read_bytes() == (ROOT / "book" / "03-similarity.ipynb").read_bytes()
+    html = (out / "html" / "book" / "03-similarity.html").read_text()
+    assert "This chapter failed" in html and "03-similarity: cell 4: ZeroDivisionError" in html
+    stored = read(ROOT / "book" / "03-similarity.ipynb").cells
+    pictures = [o.data["image/png"] for c in stored for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    shown = read(out / "source" / "book" / "03-similarity.ipynb").cells
+    now = {o.data.get("image/png") for c in shown for o in c.get("outputs", [])}
+    assert pictures and not now & set(pictures)
+    texts = [t for c in shown for o in c.get("outputs", []) for m, t in o.data.items() if "text/plain" in m]
+    assert texts and set(texts) == {"'(not in this variant)'"}
+
+
+def notebook(path, *sources, **figure):
+    """A chapter of these cells, the last of which has this metadata of a figure."""
+    cells = [nbformat.v4.new_code_cell("seeds: int = 1", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[-1].metadata["mystnb"] = figure
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """Surroundings in which the wrong kernel, backend, modules and settings are at hand."""
+    home = tmp_path / "home"
+    files = {
+        ".ipython/profile_default/startup/first.py": "SPOILT = True",
+        ".ipython/profile_default/ipython_kernel_config.py": "c.InlineBackend.figure_formats = {'svg'}",
+        ".jupyter/jupyter_config.py": "c.NotebookClient.timeout = 1",
+        ".config/matplotlib/matplotlibrc": "font.size: 31",
+        "matplotlibrc": "font.size: 32",
+        "seaborn.py": "raise RuntimeError('shadowed')",
+        "share/kernels/python3/kernel.json": '{"argv": ["/bin/false"], "display_name": "no", "language": "python"}',
+    }
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    (long := tmp_path / ("t" * 125)).mkdir()
+    settings = {
+        **{"HOME": home, "MPLBACKEND": "Agg", "MATPLOTLIBRC": home / "matplotlibrc", "TMPDIR": long},
+        **{
+            "IPYTHONDIR": home / ".ipython",
+            "JUPYTER_PATH": home / "share",
+            "PYTHONPATH": home,
+            "PYTHONSTARTUP": "none",
+        },
+        **{"JUPYTER_CONFIG_DIR": home / ".jupyter", "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"},
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("tempfile.tempdir", None)  # is looked up anew
+    monkeypatch.chdir(home)
+
+
+def test_nothing_of_the_surroundings_gets_into_a_chapter(hostile, tmp_path):
+    tell = (
+        "import json, os, sys, matplotlib, seaborn, vicarious\n"
+        "names = sorted(k for k in os.environ if k.startswith(('MPL', 'PYTHON', 'IPYTHON', 'OMP')))\n"
+        "print(json.dumps([sys.executable, vicarious.__file__, 'SPOILT' in globals(), os.environ['PYTHONHASHSEED'],"
+        " os.environ['OMP_NUM_THREADS'], matplotlib.rcParams['font.size'], names]))"
+    )
+    path = notebook(tmp_path / "a.ipynb", tell, "matplotlib.pyplot.plot([1, 2])", figure={"name": "one"})
+    before, where = dict(os.environ), os.getcwd()
+    with book.surroundings():
+        book.execute(path, {})
+    assert dict(os.environ) == before and os.getcwd() == where
+    told, shown = read(path).cells[1].outputs, read(path).cells[2].outputs
+    python, package, spoilt, hashes, threads, size, names = json.loads(told[0].text)
+    assert (python, package) == (sys.executable, vicarious.__file__)
+    assert (spoilt, hashes, threads, size) == (False, "0", "1", 10.0)
+    assert not {"PYTHONSTARTUP", "MATPLOTLIBRC"} & set(names)
+    assert "image/png" in shown[-1].data and "image/svg+xml" not in shown[-1].data
+
+
+def test_a_cell_that_should_show_a_figure_and_does_not_is_a_failed_chapter(tmp_path):
+    path = notebook(tmp_path / "bare.ipynb", "2", figure={"name": "one"})
+    with pytest.raises(book.ChapterFailed, match="bare: cell 1 shows no figure"):
+        book.execute(path, {})
+
+
+def test_a_kernel_that_does_not_start_is_one_line(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "a.ipynb", "2")
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with book.surroundings(), pytest.raises(book.ChapterFailed, match="a: ") as failed:
+        book.execute(path, {})
+    assert len(str(failed.value).splitlines()) == 1
+
+
+def test_where_no_socket_fits_it_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(book, "SOCKETS", 2)
+    with pytest.raises(ValueError, match=r"TMPDIR=.* is too long for sockets: set it to a folder of at most 2 char"):
+        with book.surroundings():
+            pass
+
+
+@pytest.mark.slow
+def test_an_interrupted_rendering_ends_within_seconds_and_takes_its_kernels_along(tmp_path):
+    command = [sys.executable, "-m", "vicarious.cli", "book", "--only", "09-extinction", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watched = psutil.Process(process.pid)
+    deadline, kernels = time.monotonic() + 60, []
+    while not kernels and time.monotonic() < deadline:
+        time.sleep(0.2)
+        kernels = [p for p in watched.children() if "ipykernel_launcher" in p.cmdline()]
+    assert kernels and process.poll() is None
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10 and process.returncode == 130
+    assert told.strip().splitlines()[-1].startswith("vicarious: stopped; what was trained is stored")
+    assert not any(kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE for kernel in kernels)
 
 
 def test_a_warning_stops_the_build(tmp_path):
@@ -318,6 +430,10 @@ def test_the_paper_is_one_pdf(variant):
         pytest.skip(str(missing))
     content = book.print_pdf(variant[0] / "source", variant[0]).read_bytes()
     assert content.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page[^s]", content)) >= 20
+    figures = sum("figure" in c.metadata.get("mystnb", {}) for path in NOTEBOOKS for c in read(path).cells)
+    pictures = len(re.findall(rb"/Subtype\s*/Image", content))
+    assert pictures >= figures > 20, "every figure is in it"
+    assert len(re.findall(rb"/FontName\s*/\w+\+?(?!Times|DejaVuSerif)", content)) > 2, "it is styled"
 
 
 def test_a_pdf_without_chromium_says_what_it_needs(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -105,13 +106,18 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch):
     assert shown.exit_code == 2 and "no CUDA device" in shown.output and len(shown.output.strip().splitlines()) == 1
 
 
-def test_verdicts_without_results_say_what_to_run(tmp_path):
-    shown = run("verdicts", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
-    assert shown.exit_code == 0 and "vicarious study" in shown.output
-    rows = json.loads(
-        run("verdicts", "--json", VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs")).output
-    )
-    assert {r["verdict"] for r in rows} == {"pending"}
+@pytest.mark.parametrize("words", ["verdicts", "verdicts --json", "book", "book --only 03-similarity", "audit"])
+def test_away_from_the_repository_it_is_said_where_was_looked_and_how_to_say_otherwise(words, tmp_path):
+    shown = run(*words.split(), VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
+    assert shown.exit_code == 2 and len(shown.output.strip().splitlines()) == 1
+    assert str(tmp_path) in shown.output and "set VICARIOUS_HOME" in shown.output
+
+
+def test_without_the_packages_of_an_extra_it_is_said_which():
+    code = "import sys; sys.modules['nbformat'] = None; from vicarious.cli import app; app(['verdicts'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'vicarious[book]'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_every_study_can_be_asked_for_by_name():

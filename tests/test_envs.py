@@ -1,5 +1,8 @@
 """Claims about the chambers as other people's agents see them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,19 @@ from vicarious.interop import envs  # noqa: E402
 @pytest.mark.filterwarnings("ignore:.*Box.*:UserWarning")
 def test_gymnasiums_own_checks_pass(options):
     check_env(gymnasium.make("vicarious/Chambers-v0", render_mode="rgb_array", **options).unwrapped)
+
+
+@pytest.mark.slow
+def test_worlds_in_processes_of_their_own_do_not_wait_for_threads_that_are_not_there():
+    """gymnasium forks; a fork has none of the threads that arithmetic has started."""
+    code = (
+        "import gymnasium, numpy as np, torch, vicarious.interop.envs\n"
+        "torch.set_num_threads(4); torch.randn(2000, 2000) @ torch.randn(2000, 2000)\n"
+        "env = gymnasium.make_vec('vicarious/Chambers-v0', num_envs=2, vectorization_mode='async')\n"
+        "env.reset(seed=0); env.step(np.zeros(2, int)); env.close(); print('stepped')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "stepped", done.stderr
 
 
 def test_pettingzoos_own_checks_pass():

@@ -1,5 +1,6 @@
 """Claims about what no accident can lose: each fault is really injected into processes that really train."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -10,14 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import tiny_cells
+from distributed import Client
 from tqdm import tqdm
 
-from vicarious import execute
+from vicarious import config, execute
 from vicarious.paper import results, studies
 from vicarious.store import Store
 
@@ -261,12 +264,11 @@ def test_a_study_says_beforehand_how_much_is_missing(tmp_path):
     assert "4 runs at hand, 4 computed now" in out
 
 
-@pytest.fixture
-def scheduler(tmp_path):
-    """A scheduler and three workers on loopback: its address, and the workers."""
-    pytest.importorskip("distributed")
+@contextlib.contextmanager
+def scheduler(tmp_path, count, path=Path(__file__).parent):
+    """A scheduler and workers on loopback, which also import from `path`: its address, and the workers."""
     found, env = tmp_path / "scheduler.json", os.environ | {"OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = str(Path(__file__).parent)
+    env["PYTHONPATH"] = str(path)
     dask, quiet = [sys.executable, "-m", "dask"], {"env": env, "stderr": subprocess.DEVNULL}
     alone = ["--no-dashboard", "--scheduler-file", str(found)]
     started = [subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *alone], **quiet)]
@@ -276,35 +278,100 @@ def scheduler(tmp_path):
         time.sleep(0.1)
     address = json.loads(found.read_text())["address"]
     own = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path)]
-    workers = [subprocess.Popen([*dask, *own], **quiet) for _ in range(3)]
-    yield address, workers
-    for process in (*workers, *started):
-        process.kill()
-        process.wait()
+    workers = [subprocess.Popen([*dask, *own], **quiet) for _ in range(count)]
+    try:
+        with Client(address) as client:
+            client.wait_for_workers(count, timeout=60)
+        yield address, workers
+    finally:
+        for process in (*workers, *started):
+            process.kill()
+            process.wait()
 
 
-def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_ones(scheduler, tmp_path):
-    from distributed import Client
-
-    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
-    alone, store = (Store(tmp_path / name, Path("/nonexistent")) for name in ("alone", "runs"))
-    execute.fill(cells, alone, workers=0, device="cpu")
-    address, workers = scheduler
-    with Client(address) as client:
-        client.wait_for_workers(3, timeout=60)
-    at_its_death = []
+def kill_when(store, number, worker, at_its_death):
+    """Kill a worker as soon as so many results are stored."""
 
     def kill():
-        while len(stored(store.runs)) < 4:
+        while len(stored(store.runs)) < number:
             time.sleep(0.01)
-        workers[0].kill()
+        worker.kill()
         at_its_death.append(len(stored(store.runs)))
 
     threading.Thread(target=kill, daemon=True).start()
-    with execute.cluster(address) as executor:
-        assert execute.fill(cells, store, device="cpu", executor=executor) == len(cells)
-    assert workers[0].wait(10) == -signal.SIGKILL and at_its_death[0] < len(stored(store.runs))
+
+
+def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_ones(tmp_path):
+    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
+    alone, store = (Store(tmp_path / name, Path("/nonexistent")) for name in ("alone", "runs"))
+    execute.fill(cells, alone, workers=0, device="cpu")
+    with scheduler(tmp_path, 3) as (address, workers):
+        kill_when(store, 4, workers[0], at_its_death := [])
+        with execute.cluster(address, store.runs) as (executor, alive):
+            assert execute.fill(cells, store, device="cpu", executor=executor, alive=alive) == len(cells)
+        assert workers[0].wait(10) == -signal.SIGKILL and at_its_death[0] < len(stored(store.runs))
     same(cells, store, tables(cells, alone))
+
+
+def test_a_scheduler_whose_last_worker_is_lost_ends_the_sweep_in_one_line(tmp_path):
+    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
+    store = Store(tmp_path / "runs", Path("/nonexistent"))
+    with scheduler(tmp_path, 1) as (address, workers), pytest.raises(ValueError, match="has no workers: start some"):
+        kill_when(store, 2, workers[0], [])
+        with execute.cluster(address, store.runs) as (executor, alive):
+            execute.fill(cells, store, device="cpu", executor=executor, alive=alive)
+    assert 0 < len(execute.missing(cells, store)) < len(cells)
+
+
+def test_workers_that_cannot_work_are_told_apart_before_the_sweep(tmp_path):
+    (tmp_path / "vicarious.py").write_text("raise ModuleNotFoundError('No module named vicarious')\n")
+    with (
+        scheduler(tmp_path, 1, tmp_path) as (address, _),
+        pytest.raises(ValueError, match="not all workers of") as told,
+    ):
+        with execute.cluster(address, tmp_path / "runs"):
+            pass
+    assert "No module named" in str(told.value) and len(str(told.value).splitlines()) == 1
+
+
+def test_what_a_worker_lacks_is_said(tmp_path, monkeypatch):
+    assert execute._lacking(str(tmp_path), execute.commit()) is None
+    assert "has the code of commit" in execute._lacking(str(tmp_path), "another")
+    assert "cannot write to" in execute._lacking(str(tmp_path / "gone"), execute.commit())
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Workers that store what they compute where nobody looks."""
+
+    def submit(self, function, /, runs, cache, *rest):
+        return super().submit(function, runs, cache / "elsewhere", *rest)
+
+
+def test_what_is_called_computed_is_there(tmp_path):
+    store = Store(tmp_path / "runs", Path("/nonexistent"))
+    with Elsewhere(1) as executor, pytest.raises(OSError, match=r"results were computed, but are not in"):
+        execute.fill(tiny_cells(), store, device="cpu", executor=executor)
+
+
+def test_a_relative_cache_is_where_it_was_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("VICARIOUS_RUNS", "mine")
+    monkeypatch.chdir(tmp_path)
+    store = Store()
+    monkeypatch.chdir("/")
+    assert store.runs == tmp_path / "mine" and store.data.is_absolute()
+
+
+def test_the_umask_decides_who_may_read_what_is_stored_and_published(undisturbed, tmp_path):
+    cells = [cell for cell in undisturbed[0] if cell.find(config.Model)][:2]
+    before = os.umask(0o002)
+    try:
+        store = Store(tmp_path / "runs", tmp_path / "data")
+        execute.fill(cells, store, workers=0, device="cpu")
+        store.publish(cells, [cells[0].find(config.Model)])
+    finally:
+        os.umask(before)
+    for path in [*tmp_path.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o775 if path.is_dir() else 0o664), path
 
 
 def test_no_scheduler_is_one_line(tmp_path):

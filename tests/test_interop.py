@@ -1,6 +1,7 @@
 """Claims about measuring agents that this project did not train."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def _module(outputs):
         (interop.Adapter(lambda f: {"value": np.where(np.arange(len(f)) % 2, np.nan, 0.0)}), "not finite in"),
         (interop.Adapter(lambda f: {"value": np.full(len(f), np.inf)}), "not finite in"),
         (interop.Adapter(lambda f: {"value": ["much"] * len(f)}), "no array of numbers"),
-        (interop.Adapter(lambda f: {"value": None}), "no array of numbers|of shape|not finite"),
+        (interop.Adapter(lambda f: {"value": None}), "cannot reshape|of shape"),
         (type("Bare", (), {"predict": lambda self, o, a: np.zeros(o.shape[:2])})(), "it gave ndarray"),
     ],
 )
@@ -190,7 +191,7 @@ def test_a_file_finds_its_neighbours_and_its_dataclasses(tmp_path, monkeypatch):
 def test_coefficients_of_an_incompetent_readout_are_marked_wherever_they_are_shown(report):
     blind = interop.probe(interop.Adapter(lambda f: {"value": f.sum((1, 2, 3))}), battery=BATTERY)
     assert all("NOT competent" in row for row in blind.fingerprint().index)
-    rows = [line for line in str(blind).splitlines()[2:] if line]
+    rows = [line for line in str(blind).splitlines()[1:] if "(value" in line]
     assert rows and all("NOT competent" in row for row in rows)
     assert not any("NOT" in row for row in report.fingerprint().index if "reward" in row)
 
@@ -206,5 +207,5 @@ def test_the_picture_runs_from_the_most_alike_to_the_least_and_nothing_overlaps(
     labels = [label.get_text().split() for label in ax.get_xticklabels()]
     assert labels[0] == ["self"] and labels[1] == ["other", "1.00"] and labels[-1] == ["drifter", "1.00"]
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
-    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
     assert all(label.get_window_extent().x0 >= 0 for label in ax.get_yticklabels())

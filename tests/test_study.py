@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_cells
 
-from vicarious import config, episodes, execute, heads, models
+from vicarious import config, episodes, execute, heads, models, train
 from vicarious.paper import chapters, results, site, studies
 from vicarious.paper.chapters import calibration, extinction, scaling
 from vicarious.store import Store

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 STUDIES = ("reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage")
-RESUMES = "what was finished is stored, the same command goes on from there"
+RESUMES = "what was trained is stored, the same command goes on from there"
+ELSEWHERE = "run this in a checkout of the repository, or set VICARIOUS_HOME to one"
 COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
 
 _profile = click.option(
@@ -38,9 +39,12 @@ def one_line_errors(command: Callable) -> Callable:
 
     @wraps(command)
     def wrapped(*args, **kwargs):
-        from .paper import book
-        from .store import CorruptResult
-
+        try:
+            from .paper import book
+            from .store import CorruptResult
+        except ModuleNotFoundError as error:
+            click.echo(f"vicarious: {error}: this needs pip install 'vicarious[book]'", err=True)
+            sys.exit(2)
         try:
             return command(*args, **kwargs)
         except ValueError as error:
@@ -104,36 +108,33 @@ def study(name: str, profile: str, seeds: int | None, workers: int, device: str,
     store, start = Store(), time.perf_counter()
     todo = pipeline.missing(runs, store)
     scheduler = how["scheduler"]
-    processes = None if scheduler or execute.resolve_device(device) != "cpu" else max(1, workers)
-    if todo or plan:
-        _announce(runs, todo, store, processes, plan)
     if plan:
+        here = scheduler is None and execute.resolve_device(device) == "cpu"
+        _show_plan(runs, todo, store, max(1, workers) if here else None)
         return
-    with execute.cluster(scheduler) if scheduler and todo else nullcontext() as executor:
-        count = execute.fill(todo, store, workers, device, executor, how["population"])
+    sent = execute.cluster(scheduler, store.runs) if scheduler and todo else nullcontext((None, None))
+    with sent as (executor, alive):
+        count = execute.fill(todo, store, workers, device, executor, how["population"], alive)
     click.echo(f"{len(runs)} runs at hand, {count} computed now in {time.perf_counter() - start:,.0f} s")
 
 
-def _announce(runs: list, todo: list, store, processes: int | None, whole: bool) -> None:
-    """How much is missing, and how long it will take on these processes (None: on those of others, or on a GPU);
-    whole: every kind of result in a table."""
+def _show_plan(runs: list, todo: list, store, processes: int | None) -> None:
+    """What is missing of every kind of result, and how long it takes on these processes (None: on those of others)."""
     from . import execute, pipeline
 
     if not todo:
         click.echo(f"nothing is missing: {len(runs)} runs at hand")
         return
     table = execute.Costs(store).plan(pipeline.needed(todo, store))
-    if whole:
-        grid = Table(title="What is missing, and what it costs here", title_justify="left")
-        for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
-            grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
-        for row in table.itertuples():
-            grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
-        Console(width=None if sys.stdout.isatty() else 100).print(grid)
-    count, total = f"{table.missing.sum():,} results are missing", table["all"].sum()
-    where = "1 process" if processes == 1 else f"{processes} processes"
-    time_ = f"about {total / processes / 60:,.0f} min on {where} here" if processes else "on a CPU"
-    click.echo(f"{count}, {total:,.0f} core-seconds: {time_}", err=not whole)
+    grid = Table(title="What is missing, and what it costs here", title_justify="left")
+    for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
+        grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
+    for row in table.itertuples():
+        grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
+    Console(width=None if sys.stdout.isatty() else 100).print(grid)
+    total = table["all"].sum()
+    time_ = f"about {total / processes / 60:,.0f} min on {execute.counted(processes)} here" if processes else "on a CPU"
+    click.echo(f"{table.missing.sum():,} results are missing, {total:,.0f} core-seconds: {time_}")
 
 
 @app.command()
@@ -170,7 +171,9 @@ def audit(number: int, whole: bool, seed: int, device: str) -> None:
     from .paper import studies
     from .store import Store
 
-    if not auditor.check_sample(studies.reference(), Store(), number, whole, seed, resolve_device(device), click.echo):
+    if not (store := Store()).published["results"]:
+        raise ValueError(f"nothing is published in {store.data}: {ELSEWHERE}")
+    if not auditor.check_sample(studies.reference(), store, number, whole, seed, resolve_device(device), click.echo):
         sys.exit(1)
 
 
@@ -223,15 +226,16 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     wanted = (studies.everything, studies.continuity, studies.reference)
     at_hand = [results.at_hand(study(profile, seeds), store) for study in wanted]
     runs = max(at_hand, key=lambda runs: len({run.find(config.Model) for run in runs}))  # most agents
+    if not runs:
+        none = f"no results of the profile {profile} are in {store.data} or {store.runs}"
+        raise ValueError(f"{none}: {ELSEWHERE}, or train some, `vicarious study --profile {profile}`")
     where = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
-    found = results.gather(runs, store, **where) if runs else None
+    found = results.gather(runs, store, **where)
     table = rules.verdicts(chapters.PREDICTIONS, found)
     if as_json:
         click.echo(json.dumps(rules.as_json(table), indent=1))
         return
     Console(width=None if sys.stdout.isatty() else 160).print(_verdict_table(table, profile))
-    if not runs:
-        click.echo(f"no results at hand: run `vicarious study --profile {profile}`")
 
 
 def _verdict_table(table, profile: str) -> Table:
@@ -292,6 +296,8 @@ def book(
             for name, field in model.model_fields.items():
                 click.echo(f"  {name:12} {field.description} ({chapters.describe(model, name)})")
         return
+    if not (store.home() / "_toc.yml").exists():
+        raise ValueError(f"there is no paper in {store.home()}: {ELSEWHERE}")
     common, by_chapter = press.read_parameters(file) if file else ({}, {})
     given = common | dict(parameter)
     if how["in_place"] and (given or by_chapter):

@@ -62,7 +62,9 @@ def _item(ax: Axes, x: float, y: float, valence: float) -> None:
 
 def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
     """Agents side by side: rows are kinds, columns movers from the self to the unlike; title -> table of rho."""
-    fig, axes = plt.subplots(1, len(agents), figsize=(4.6 * len(agents), 2.9), sharey=True, squeeze=False)
+    widest = max(table.shape[1] for table in agents.values())
+    size = ((0.6 * widest + 1.2) * len(agents) + 1.2, 2.9)
+    fig, axes = plt.subplots(1, len(agents), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for ax, (title, table) in zip(axes[0], agents.items(), strict=True):
         sns.heatmap(
             table, vmin=-1.2, vmax=1.2, cmap="RdBu_r", annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import re
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
@@ -22,10 +25,11 @@ from tqdm import tqdm
 from . import config, episodes, models
 from .config import Stage
 from .pipeline import STAGES, Workspace, missing, model_key, needed
-from .store import Store
+from .store import Store, commit
 from .train import one_thread
 
 POPULATION = 64  # agents that train as one on CUDA
+EVERY = 30.0  # seconds between lines of progress where there is no terminal
 TIMED = 30  # updates of a small world model by which this machine's pace is measured
 
 
@@ -101,13 +105,16 @@ def fill(
     device: str = "auto",
     executor: Executor | None = None,
     population: int | None = None,
+    alive: Callable[[], None] | None = None,
 ) -> int:
     """Compute every run that is neither published nor cached; returns how many there were.
 
     On a CPU one job per world model, on `workers` processes of one thread each (0: in this process); on CUDA one job
     per `population` of agents, one after the other in this process.  With an `executor` jobs are its own, and so is the
-    device, which has to be named: `auto` is the CPU there.  Each result is stored the moment it is whole, so that a
-    stopped study resumes where it was.
+    device, which has to be named: `auto` is the CPU there; `alive` is called every second, and raises where nobody
+    works any more.  Each result is stored the moment it is whole, so that a stopped study resumes where it was.
+
+    Raises OSError where an executor's workers have stored their results elsewhere.
     """
     todo = missing(runs, store)
     device = resolve_device(device) if executor is None else device.replace("auto", "cpu")
@@ -117,7 +124,7 @@ def fill(
     store.tidy()
     stages = needed(todo, store)
     groups = jobs(todo, population or group_size(device))
-    with Progress(stages, store) as bar:
+    with Progress(stages, store, 1 if executor or cuda else max(1, min(workers, len(groups)))) as bar:
         shared = [stage for stage in stages if _owner(stage) is None]
         Workspace(store).produce(shared, bar.update)  # what agents share, before any of them
         if executor is None and (workers == 0 or cuda):
@@ -130,6 +137,8 @@ def fill(
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when=FIRST_COMPLETED)
                 bar.update()
+                if alive:
+                    alive()
                 for future in done:
                     future.result()
         except BaseException:  # what is under way is given up: it could take minutes, and nothing finished is lost
@@ -142,6 +151,8 @@ def fill(
         finally:
             if executor is None:
                 pool.shutdown(wait=True, cancel_futures=True)
+    if lost := missing(todo, store):
+        raise OSError(f"{len(lost)} results were computed, but are not in {store.runs}: all workers have to see it")
     return len(todo)
 
 
@@ -152,9 +163,12 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[Executor]:
-    """Workers of a running `distributed` scheduler, which see the same files.  Raises ValueError without the package,
-    OSError where nobody answers."""
+def cluster(address: str, runs: Path) -> Iterator[tuple[Executor, Callable[[], None]]]:
+    """Workers of a running `distributed` scheduler, and what raises once there are none left.
+
+    Every one is asked first whether it has this package and sees the folder `runs`.  Raises ValueError where one does
+    not, or without the package `distributed`; OSError where nobody answers.
+    """
     try:
         from distributed import Client
     except ImportError:
@@ -163,31 +177,74 @@ def cluster(address: str) -> Iterator[Executor]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise OSError(f"no scheduler at {address}: start one with `dask scheduler` ({error})") from None
-    with client, client.get_executor(retries=2) as executor:
-        if not client.scheduler_info()["workers"]:
-            raise ValueError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`")
-        yield executor
+
+    def alive() -> None:
+        if not client.nthreads():
+            raise ValueError(f"the scheduler at {address} has no workers: start some, `dask worker {address}`")
+
+    with client:
+        alive()
+        runs.mkdir(parents=True, exist_ok=True)
+        try:
+            lacks = {worker: found for worker, found in client.run(_lacking, str(runs), commit()).items() if found}
+        except Exception as error:  # as it is where this package cannot be imported
+            lacks = {"one of them": f"{type(error).__name__}: {error}"}
+        for worker, lack in lacks.items():
+            raise ValueError(f"not all workers of {address} can work: {worker}: {lack}")
+        with client.get_executor(retries=2) as executor:
+            yield executor, alive
+
+
+def _lacking(runs: str, code: str) -> str | None:
+    """On a worker: what it lacks."""
+    if commit() != code:
+        return f"it has the code of commit {commit()}, not of {code}"
+    return None if os.access(runs, os.W_OK) else f"it cannot write to {runs}"
+
+
+def counted(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
 
 
 class Progress:
-    """A bar over expected core-seconds of what is missing, so that its time left is worth reading."""
+    """How much of what is missing is done, by expected core-seconds: a bar on a terminal, else lines now and then.
 
-    def __init__(self, stages: list[Stage], store: Store):
+    processes: that share the work.
+    """
+
+    def __init__(self, stages: list[Stage], store: Store, processes: int = 1):
         costs = Costs(store)
-        self.left, self.store = {stage: costs.expected(stage) for stage in stages}, store
-        self.bar = tqdm(
-            total=round(sum(self.left.values())), desc=f"{len(stages)} results missing", unit="s", disable=None
-        )
+        self.left, self.store, self.processes = {stage: costs.expected(stage) for stage in stages}, store, processes
+        self.count, self.expected, self.start = len(stages), sum(self.left.values()), time.perf_counter()
+        self.bar = tqdm(total=round(self.expected), desc="trained", unit="s", disable=not sys.stderr.isatty())
+        self._over = threading.Event()
+        self._lines = threading.Thread(target=self._report, daemon=True)
 
     def update(self) -> None:
         """Count what has been stored since."""
         for stage in [s for s in self.left if self.store.cached(s.address)]:
             self.bar.update(round(self.left.pop(stage)))
 
+    def line(self) -> str:
+        """What is done, and the time that is left at the pace so far."""
+        spent, left = time.perf_counter() - self.start, sum(self.left.values())
+        done = self.expected - left
+        rate = spent / done if done else 1 / self.processes
+        return f"{self.count - len(self.left):,} of {self.count:,} results, about {rate * left / 60:,.0f} min left"
+
+    def _report(self) -> None:
+        while not self._over.wait(EVERY):
+            print(self.line(), file=sys.stderr, flush=True)
+
     def __enter__(self) -> Progress:
+        minutes = f"about {self.expected / self.processes / 60:,.0f} min on {counted(self.processes)} here"
+        print(f"{self.count:,} results are missing, {self.expected:,.0f} core-seconds: {minutes}", file=sys.stderr)
+        if self.bar.disable:
+            self._lines.start()
         return self
 
     def __exit__(self, *_) -> None:
+        self._over.set()
         self.bar.close()
 
 
@@ -208,7 +265,7 @@ class Costs:
         """Median seconds per unit of extent, by stage and family, and by stage alone, of what was made on CPUs."""
         found: dict[tuple[str, ...], list[float]] = {}
         for address, made in self.store.published["results"].items():
-            if made["device"].startswith("cpu") and made["stage"] in config.STAGES:
+            if made["device"].startswith("cpu") and made["stage"] in STAGES:
                 stage = config.STAGES[made["stage"]].from_columns(self.store.manifest(address)[0]["config"])
                 rate = made["seconds"] / STAGES[stage.stage].extent(stage)
                 for key in ((stage.stage, family(stage)), (stage.stage,)):

@@ -5,6 +5,7 @@ Importing this module registers `vicarious/Chambers-v0`.  Needs the packages of 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium
@@ -172,6 +173,8 @@ class ChambersParallelEnv(pettingzoo.ParallelEnv):
         return self.chambers.picture() if self.render_mode == "rgb_array" else None
 
 
+if hasattr(os, "register_at_fork"):  # a forked child, of AsyncVectorEnv for one, has none of its parent's threads
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 gymnasium.register(
     "vicarious/Chambers-v0",
     entry_point="vicarious.interop.envs:ChambersEnv",

@@ -32,7 +32,7 @@ ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
 INHERITED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_\w+|(CUDA|OPENBLAS|VICARIOUS)_\w+"
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_\w+|(CUDA|OPENBLAS|NPY|ATEN|VICARIOUS)_\w+"
 )
 SOCKETS = 60  # characters of the path of a folder in which sockets fit: theirs have at most 107
 LARGEST_FILE = 1 << 14  # bytes of a parameter file
@@ -112,11 +112,10 @@ def _short() -> Path:
 
 
 @contextlib.contextmanager
-def surroundings() -> Iterator[Path]:
+def surroundings() -> Iterator[None]:
     """Where chapters are executed, whoever starts it: this interpreter and this package in an environment of their own.
 
-    One thread each; no configuration of IPython, Jupyter or matplotlib is read but what is in the folder that it gives,
-    which is the working directory meanwhile.
+    One thread each; no configuration of IPython, Jupyter or matplotlib is read, and the working directory is empty.
     """
     before, package = dict(os.environ), Path(__file__).resolve().parents[2]
     own = {"VICARIOUS_HOME": store.home(), "VICARIOUS_RUNS": store.Store().runs}
@@ -137,7 +136,7 @@ def surroundings() -> Iterator[Path]:
         os.environ.update(ENVIRONMENT | {name: str(value) for name, value in own.items()})
         try:
             with contextlib.chdir(path):
-                yield path
+                yield
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -279,9 +278,9 @@ def render(
     out, names = out.resolve(), list(only) or list(chapters.CHAPTERS)
     parameters = _parameters(names, given or {}, by_chapter or {})
     banner = _banner(parameters)
-    with surroundings() as own:
+    with surroundings():
         where = store.home() if in_place else stage(out, banner)
-        failed = _execute_all(where, parameters, workers, say, own)
+        failed = _execute_all(where, parameters, workers, say)
         where = stage(out, banner) if in_place else where
         for name, error in failed.items():
             report_failure(where / "book" / f"{name}.ipynb", error)
@@ -297,11 +296,11 @@ def render(
 
 
 def _execute_all(
-    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable, own: Path
+    where: Path, parameters: dict[str, chapters.Parameters], workers: int, say: Callable
 ) -> dict[str, str]:
     """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, by chapter.
 
-    A chapter that failed keeps the outputs that it had.  own: the folder that the kernels are started from.
+    A chapter that failed keeps the outputs that it had.
     """
     failed, started = {}, time.perf_counter()
 
@@ -331,17 +330,17 @@ def _execute_all(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in running):  # one may just be starting
-                _stop_kernels(own)
+                _stop_kernels()
                 time.sleep(0.2)
             raise
     say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
     return failed
 
 
-def _stop_kernels(own: Path) -> None:
+def _stop_kernels() -> None:
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if any(str(own) in word for word in process.cmdline()):
+            if "ipykernel_launcher" in process.cmdline():
                 process.kill()
 
 
