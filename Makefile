@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-.PHONY: help setup book open pdf zip test quick study bench clean
+.PHONY: help setup book open pdf zip test quick study bench lowest gpu clean
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -56,6 +56,12 @@ study: $(VENV)/.installed  ## train what is missing of the published study
 
 bench: .venv-bench/.installed  ## measure speed beside other libraries, installed into an environment of their own (about 10 minutes)
 	@.venv-bench/bin/python tests/bench.py
+
+lowest: $(VENV)/.installed  ## the tests with the oldest packages allowed, in an environment of their own
+	@$(BIN)/python tests/lowest.py
+
+gpu: $(VENV)/.installed  ## what CUDA does otherwise, on one device (minutes)
+	@$(BIN)/python tests/gpu.py
 
 clean:  ## remove what was built (the environment and trained results stay)
 	@rm -rf _build

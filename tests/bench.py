@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from vicarious import config, episodes, execute, heads, models, pipeline, store, train, world
 from vicarious.models.base import Recurrent
@@ -370,25 +369,35 @@ BARS = [
 ]
 
 
-def race(contenders: list[Contender]) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Rates {name: one per round}, contenders taking turns, and the reasons {name: why} of those that could not run."""
+def race(
+    contenders: list[Contender], keep: Callable[[dict[str, list[float]]], None] = lambda rates: None
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Rates {name: one per round}, contenders taking turns, and the reasons {name: why} of those that could not run.
+
+    keep: given the rates so far after every round.
+    """
     runs, repeats, rates, failed = {}, {}, {c.name: [] for c in contenders}, {}
-    for c in tqdm(contenders, desc=f"{contenders[0].group}: warming up", disable=None):
+    for c in contenders:
         try:
             runs[c.name] = run = c.make()
             run()
             start = time.perf_counter()
-            run()
-            repeats[c.name] = max(1, round(ROUND_SECONDS / (time.perf_counter() - start)))
+            work = run()
+            took = time.perf_counter() - start
         except Exception as error:
             if c.package is None:
                 raise
             failed[c.name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    for _ in tqdm(range(ROUNDS), desc=f"{contenders[0].group}: rounds", disable=None):
+            continue
+        repeats[c.name] = max(1, round(ROUND_SECONDS / took))
+        print(f"{c.group}: {c.name}, warm: {work / took:,.1f} {c.unit}", flush=True)
+    for number in range(ROUNDS):
         for name, run in runs.items():
             start = time.perf_counter()
             work = sum(run() for _ in range(repeats[name]))
             rates[name].append(work / (time.perf_counter() - start))
+        print(f"{contenders[0].group}: round {number + 1} of {ROUNDS}", flush=True)
+        keep({name: r for name, r in rates.items() if r})
     return {name: r for name, r in rates.items() if r}, failed
 
 
@@ -530,8 +539,10 @@ def show(table: dict) -> None:
         print(f"an update in {precision}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
 
 
-def write(table: dict) -> None:
-    (ROOT / "book" / "bench.json").write_text(json.dumps(table, indent=1) + "\n")
+def write(table: dict, path: Path | None = None) -> None:
+    path = path or ROOT / "book" / "bench.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(table, indent=1) + "\n")
 
 
 def only_the_book() -> int:
@@ -550,8 +561,11 @@ def main() -> int:
         return 2
     torch.set_num_threads(CORES)
     start, rows, rates, failed = time.perf_counter(), [], {}, {}
+    partial = ROOT / "_build" / "bench.json"
+    print(f"what is measured is kept in {partial}", flush=True)
     for group in dict.fromkeys(c.group for c in CONTENDERS):
-        found, missing = race([c for c in CONTENDERS if c.group == group])
+        keep = lambda found, group=group: write({"rows": rows + summarise(group, found)}, partial)  # noqa: B023, E731
+        found, missing = race([c for c in CONTENDERS if c.group == group], keep)
         rows, rates, failed = rows + summarise(group, found), rates | found, failed | missing
     shares = {name: profile(name) for name in ("fp32", "bf16")}
     os.environ.pop("VICARIOUS_PRECISION", None)
@@ -562,9 +576,10 @@ def main() -> int:
             print(f"bench: {name} could not be run ({why})", file=sys.stderr)
         return 1
     for measure in (one_seed, rendering):  # the book that is rendered shows what was written before
-        print(f"{measure.__name__.replace('_', ' ')} ...", file=sys.stderr)
+        print(f"{measure.__name__.replace('_', ' ')} ...", flush=True)
         rows += measure()
         write(table)
+        write(table, partial)
     show(table)
     print(f"{time.perf_counter() - start:,.0f} s")
     return 0
@@ -574,4 +589,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--agent"]:
         agent(Path(sys.argv[2]))
     else:
-        sys.exit(main())
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:
+            sys.exit("bench: stopped; what was measured is kept in _build/bench.json")

@@ -30,7 +30,7 @@ START, LIMIT = time.perf_counter(), 480.0
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 POPULATIONS = (1, 8, 64, 256) if CUDA else (1, 2)
-UPDATES, ROUNDS = (40, 5) if CUDA else (3, 2)
+UPDATES, ROUNDS = (100, 5) if CUDA else (3, 2)
 AGREE = {"fp32": 2e-3, "bf16": 5e-2}  # of any weight after twenty updates: TF32 is off, sums have another order
 MARGIN = 0.02  # of a predicted response that CUDA and the CPU read from the same weights
 Row = dict[str, object]
@@ -201,7 +201,7 @@ def scarcity() -> list[Row]:
     halved, real = [], execute.work
     with tempfile.TemporaryDirectory() as cache:
         try:
-            torch.cuda.set_per_process_memory_fraction(min(1.0, 12 * 2**30 / total))
+            torch.cuda.set_per_process_memory_fraction(min(1.0, 3 * 2**30 / total))
             execute.work = lambda group, *rest: (halved.append(len(group)), real(group, *rest))[1]
             execute.work(runs, Path(cache), store.Store().data, DEVICE)
         finally:

@@ -1,5 +1,7 @@
 """Claims about the benchmark's harness; `make bench` itself takes minutes and other libraries."""
 
+import json
+
 import bench
 import pytest
 import torch
@@ -34,7 +36,29 @@ def test_a_peer_that_cannot_be_run_is_named_and_the_table_stays(monkeypatch, tmp
     monkeypatch.setattr("sys.argv", ["bench.py"])
     assert bench.main() == 1
     assert "theirs could not be run (ImportError: no such module)" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["_build"]
+
+
+def test_what_was_measured_is_told_and_kept_when_it_is_stopped(monkeypatch, tmp_path, capsys):
+    class Stops(list):
+        def __call__(self):
+            self.append(1)
+            if len(self) > 4:
+                raise KeyboardInterrupt
+            return 1.0
+
+    stops = Stops()
+    first = bench.Contender("one", "ours", "units/s", lambda: lambda: 10.0)
+    monkeypatch.setattr(bench, "CONTENDERS", [first, bench.Contender("two", "stops", "units/s", lambda: stops)])
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench.py"])
+    with pytest.raises(KeyboardInterrupt):
+        bench.main()
+    kept = json.loads((tmp_path / "_build" / "bench.json").read_text())["rows"]
+    assert [(row["group"], row["name"]) for row in kept] == [("one", "ours"), ("two", "stops")]
+    told = capsys.readouterr().out
+    assert "one: ours, warm:" in told and "one: round 3 of 3" in told and "two: round 2 of 3" in told
 
 
 def test_what_is_broken_of_our_own_is_not_taken_for_a_missing_peer():

@@ -10,7 +10,7 @@ from conftest import reseal, tiny_cells
 
 from vicarious import config, execute, pipeline
 from vicarious.paper import results, studies
-from vicarious.store import CorruptResult, Store
+from vicarious.store import CorruptResult, Store, home
 
 
 def told(*values: float) -> pd.DataFrame:
@@ -225,3 +225,17 @@ def test_the_published_manifest_says_where_every_result_comes_from(published):
     for cell in cells[1:3]:
         assert manifest.loc[cell.address, "heads.exposure"] == cell.heads.exposure
         assert manifest.loc[cell.address, "episodes.seed"] == cell.heads.model.data.seed
+
+
+@pytest.mark.slow
+def test_a_clone_on_a_platform_of_other_line_endings_has_the_same_bytes(tmp_path):
+    root, clone = home(), tmp_path / "clone"
+    made = subprocess.run(
+        ["git", "clone", "-q", "-c", "core.autocrlf=true", root, clone], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert Store(data=clone / "data").published["results"], "and every file matches its SHA-256"
+    listed = subprocess.run(
+        ["git", "-C", clone, "ls-files", "--eol"], capture_output=True, text=True, check=True
+    ).stdout
+    assert listed and not [line for line in listed.splitlines() if "w/crlf" in line or "w/mixed" in line]

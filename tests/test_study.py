@@ -1,6 +1,8 @@
 """Claims about studies: same seed, same numbers; stopped and resumed, same table."""
 
 import json
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -361,6 +363,17 @@ def golden() -> dict:
             "curve": store.read(more["curve"].address).tables["curves"]["slope"][::3],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):
+    """On any output: also while a single long training is under way in this very process."""
+    monkeypatch.setattr(execute, "EVERY", 0.1)
+    real = models.train
+    monkeypatch.setattr(models, "train", lambda *args, **how: (time.sleep(0.5), real(*args, **how))[1])
+    execute.fill(tiny_cells(), Store(tmp_path / "runs", tmp_path / "data"), workers=0, device="cpu")
+    told = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d+ results are missing, [\d,]+ core-seconds: about \d+ s on 1 process here", told[0])
+    assert len(told) > 3 and all(re.fullmatch(r"\d+ of \d+ results, about \d+ s left", line) for line in told[1:])
 
 
 if __name__ == "__main__":

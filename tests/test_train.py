@@ -221,6 +221,33 @@ def test_a_captured_graph_trains_as_eager_kernels_do(monkeypatch):
         assert all(distance(a, b) < 2e-2 for (a, _), (b, _) in zip(captured, eager, strict=True))
 
 
+def test_training_is_on_one_thread_whoever_calls_it(monkeypatch):
+    cfgs, data = world_models((920,))
+    threads, real = set(), models.Recurrent.losses
+
+    def losses(self, *args, **given):
+        threads.add(torch.get_num_threads())
+        return real(self, *args, **given)
+
+    monkeypatch.setattr(models.Recurrent, "losses", losses)
+    torch.set_num_threads(2)
+    ((two, _),) = models.train(cfgs, data)
+    assert torch.get_num_threads() == 2, "the caller's own are as they were"
+    assert 1 in threads
+    torch.set_num_threads(1)
+    ((one, _),) = models.train(cfgs, data)
+    assert distance(one, two) == 0
+
+
+def test_what_a_workspace_makes_is_made_on_one_thread(tmp_path, monkeypatch):
+    lab, threads = pipeline.Workspace(Store(tmp_path / "runs", tmp_path / "data")), []
+    real = episodes.collect
+    monkeypatch.setattr(episodes, "collect", lambda *args: threads.append(torch.get_num_threads()) or real(*args))
+    torch.set_num_threads(2)
+    lab.episodes(config.Episodes(seed=920, episodes=64, frames=4))
+    assert threads == [1] and torch.get_num_threads() == 2
+
+
 def test_an_unknown_precision_is_refused(monkeypatch):
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp8")
     with pytest.raises(ValueError, match="it is auto, bf16 or fp32"):

@@ -133,8 +133,10 @@ def _show_plan(runs: list, todo: list, store, processes: int | None) -> None:
         grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
     Console(width=None if sys.stdout.isatty() else 100).print(grid)
     total = table["all"].sum()
-    time_ = f"about {total / processes / 60:,.0f} min on {execute.counted(processes)} here" if processes else "on a CPU"
-    click.echo(f"{table.missing.sum():,} results are missing, {total:,.0f} core-seconds: {time_}")
+    lasts = (
+        f"about {execute.lasting(total / processes)} on {execute.counted(processes)} here" if processes else "on a CPU"
+    )
+    click.echo(f"{table.missing.sum():,} results are missing, {total:,.0f} core-seconds: {lasts}")
 
 
 @app.command()
@@ -284,7 +286,8 @@ def book(
 
         vicarious book --only 04-misgeneralisation -p similarity 0.7 -p seeds 2 --out variant
 
-    A chapter that fails is named with its cell and error, keeps its stored outputs, and does not stop the others.
+    A chapter that fails is named with its cell and error, its page says so and shows nothing else, and the others are
+    rendered.
     """
     from . import store
     from .paper import book as press

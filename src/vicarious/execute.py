@@ -202,6 +202,10 @@ def _lacking(runs: str, code: str) -> str | None:
     return None if os.access(runs, os.W_OK) else f"it cannot write to {runs}"
 
 
+def lasting(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+
+
 def counted(processes: int) -> str:
     return "1 process" if processes == 1 else f"{processes} processes"
 
@@ -230,15 +234,15 @@ class Progress:
         spent, left = time.perf_counter() - self.start, sum(self.left.values())
         done = self.expected - left
         rate = spent / done if done else 1 / self.processes
-        return f"{self.count - len(self.left):,} of {self.count:,} results, about {rate * left / 60:,.0f} min left"
+        return f"{self.count - len(self.left):,} of {self.count:,} results, about {lasting(rate * left)} left"
 
     def _report(self) -> None:
         while not self._over.wait(EVERY):
             print(self.line(), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
-        minutes = f"about {self.expected / self.processes / 60:,.0f} min on {counted(self.processes)} here"
-        print(f"{self.count:,} results are missing, {self.expected:,.0f} core-seconds: {minutes}", file=sys.stderr)
+        lasts = f"about {lasting(self.expected / self.processes)} on {counted(self.processes)} here"
+        print(f"{self.count:,} results are missing, {self.expected:,.0f} core-seconds: {lasts}", file=sys.stderr)
         if self.bar.disable:
             self._lines.start()
         return self

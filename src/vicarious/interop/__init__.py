@@ -315,7 +315,7 @@ def load_agent(target: str) -> Any:
         agent = getattr(_module_of(place), name)
         is_factory = callable(agent) and not hasattr(agent, "predict") and not isinstance(agent, torch.nn.Module)
         return agent() if is_factory else agent
-    except Exception as error:  # of whatever is in that file
+    except (Exception, SystemExit) as error:  # of whatever is in that file
         raise ValueError(f"{target} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
