@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import importlib.metadata
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import papermill
 import psutil
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import vicarious
 from vicarious import metrics, models
@@ -170,6 +173,7 @@ def pins(text):
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.M))
 
 
+@pytest.mark.exact
 def test_environment_lock_and_project_agree():
     locked = {k.lower().replace("_", "-"): v for k, v in pins((ROOT / "requirements.lock").read_text()).items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -178,16 +182,20 @@ def test_environment_lock_and_project_agree():
         "peers live in an environment of their own, at exact versions"
     )
     wanted = [*project["dependencies"], *(r for group in extras.values() for r in group)]
-    from packaging.requirements import Requirement
-
     for requirement in map(Requirement, wanted):
         name = requirement.name.lower().replace("_", "-")
         assert name in locked and locked[name] in requirement.specifier, requirement
     assert locked["torch"] == "2.13.0"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert {"pip": ["-r requirements.lock", "-e ."]} in conda
+    least = project["requires-python"].removeprefix(">=")
     python = next(d for d in conda if isinstance(d, str) and d.startswith("python="))
-    assert project["requires-python"] == f">={python.removeprefix('python=')}"
+    assert least.startswith(python.removeprefix("python=") + "."), "of which conda takes the newest"
+    for name in locked:
+        needs = SpecifierSet(importlib.metadata.metadata(name)["Requires-Python"] or "")
+        assert least in needs, f"{name} needs Python {needs}: say so as requires-python"
+    assert f"Python {least} or newer" in (ROOT / "README.md").read_text()
+    assert str(tuple(map(int, least.split(".")))) in (ROOT / "Makefile").read_text()
 
 
 def test_seeds_default_to_those_with_weights_where_training_is_needed(store):

@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+import pytest
+
 from vicarious.paper import book, chapters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,6 +15,7 @@ OLDEST = {  # what linear algebra, numpy and torch do on a processor of 2008
 }
 
 
+@pytest.mark.exact
 def test_executing_the_book_again_changes_no_byte(tmp_path, monkeypatch):
     """Pictures too, and on an old processor: what a stored output shows is what the published results give.
 

@@ -126,12 +126,8 @@ def _show_plan(runs: list, todo: list, store, processes: int | None) -> None:
         click.echo(f"nothing is missing: {len(runs)} runs at hand")
         return
     table = execute.Costs(store).plan(pipeline.needed(todo, store))
-    grid = Table(title="What is missing, and what it costs here", title_justify="left")
-    for column in ("stage", "family", "missing", "seconds each", "core-seconds"):
-        grid.add_column(column, justify="left" if column in ("stage", "family") else "right")
-    for row in table.itertuples():
-        grid.add_row(row.stage, row.family, str(row.missing), f"{row.each:,.1f}", f"{row.all:,.0f}")
-    Console(width=None if sys.stdout.isatty() else 100).print(grid)
+    told = table.set_axis(["stage", "family", "missing", "seconds each", "core-seconds"], axis=1)
+    click.echo(told.to_string(index=False, float_format="{:,.1f}".format))
     total = table["all"].sum()
     lasts = (
         f"about {execute.lasting(total / processes)} on {execute.counted(processes)} here" if processes else "on a CPU"

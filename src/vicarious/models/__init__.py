@@ -148,7 +148,8 @@ def evaluate(model: nn.Module, data: Batch) -> dict[str, float]:
 def encode(model: nn.Module, obs: Tensor, prev_action: Tensor, chunk: int = 1024) -> Tensor:
     """Latents [B, T, D] of whole sequences, in chunks so that memory stays small, and in the model's own precision."""
     parts = zip(obs.split(chunk), prev_action.split(chunk), strict=True)
-    like, out, start = next(model.parameters(), obs), None, 0
+    like = next(model.parameters(), obs) if isinstance(model, nn.Module) else obs
+    out, start = None, 0
     for o, a in parts:
         z = model.encode(o.to(like.dtype), a)
         out = z.new_empty(len(obs), *z.shape[1:]) if out is None else out

@@ -5,15 +5,16 @@ import contextlib
 import io
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -69,7 +70,7 @@ def stage(out: Path, banner: str | None) -> Path:
 
 
 def execute(notebook: Path, parameters: dict) -> None:
-    """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed."""
+    """Run a chapter in place with papermill and normalise it.  Raises ChapterFailed, and leaves it as it was then."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
@@ -78,29 +79,31 @@ def execute(notebook: Path, parameters: dict) -> None:
     if strange := set(parameters) - set(known):
         wrong = f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
         raise chapters.BadParameter(wrong)
-    try:
-        with tempfile.TemporaryDirectory(dir=_short()) as sockets:  # in the file system: nothing on the network
+    with tempfile.TemporaryDirectory(dir=_short()) as folder:
+        done = Path(folder) / notebook.name
+        try:
             papermill.execute_notebook(
                 str(notebook),
-                str(notebook),
+                str(done),
                 parameters,
                 progress_bar=False,  # and no cwd: papermill would change that of all threads
                 kernel_name="python3",
-                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),  # nothing on the network
                 extra_arguments=["--log-level=CRITICAL"],  # when all is done it is interrupted: no error
             )
-    except papermill.PapermillExecutionError as error:
-        raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
-    except DeadKernelError:
-        raise ChapterFailed(f"{notebook.stem}: its kernel died; is there enough memory?") from None
-    except Exception as error:  # whatever keeps a kernel from starting
-        why = " ".join(str(error).split())[:300]
-        raise ChapterFailed(f"{notebook.stem}: it could not be executed: {type(error).__name__}: {why}") from error
-    normalise(notebook)
-    for index, cell in enumerate(nbformat.read(notebook, as_version=4).cells):
-        shown = {mime for output in cell.get("outputs", []) for mime in output.get("data", {})}
-        if "figure" in cell.metadata.get("mystnb", {}) and "image/png" not in shown:
-            raise ChapterFailed(f"{notebook.stem}: cell {index} shows no figure")
+        except papermill.PapermillExecutionError as error:
+            raise ChapterFailed(f"{notebook.stem}: cell {error.cell_index}: {error.ename}: {error.evalue}") from None
+        except DeadKernelError:
+            raise ChapterFailed(f"{notebook.stem}: its kernel died; is there enough memory?") from None
+        except Exception as error:  # whatever keeps a kernel from starting
+            why = " ".join(str(error).split())[:300]
+            raise ChapterFailed(f"{notebook.stem}: it could not be executed: {type(error).__name__}: {why}") from error
+        normalise(done)
+        for index, cell in enumerate(nbformat.read(done, as_version=4).cells):
+            shown = {mime for output in cell.get("outputs", []) for mime in output.get("data", {})}
+            if "figure" in cell.metadata.get("mystnb", {}) and "image/png" not in shown:
+                raise ChapterFailed(f"{notebook.stem}: cell {index} shows no figure")
+        shutil.copy(done, notebook)
 
 
 def _short() -> Path:
@@ -300,39 +303,39 @@ def _execute_all(
 ) -> dict[str, str]:
     """Execute chapters, `KERNELS` at a time, each once its results are at hand; what went wrong, by chapter.
 
-    A chapter that failed keeps the outputs that it had.
+    A chapter that failed, or was stopped, keeps the outputs that it had.
     """
-    failed, started = {}, time.perf_counter()
+    failed, started, finished = {}, time.perf_counter(), queue.SimpleQueue()
+    free, over = threading.Semaphore(max(1, min(workers, KERNELS))), threading.Event()
 
-    def run(name: str, values: chapters.Parameters) -> float:
-        start, notebook = time.perf_counter(), where / "book" / f"{name}.ipynb"
-        stored = notebook.read_bytes()
-        try:
-            execute(notebook, values.model_dump(exclude_defaults=True))
-        except ChapterFailed:
-            notebook.write_bytes(stored)
-            raise
-        return time.perf_counter() - start
+    def run(name: str, values: chapters.Parameters) -> None:
+        with free:
+            start = time.perf_counter()
+            try:
+                if not over.is_set():
+                    execute(where / "book" / f"{name}.ipynb", values.model_dump(exclude_defaults=True))
+                finished.put((name, time.perf_counter() - start))
+            except Exception as error:
+                finished.put((name, error))
 
-    with ThreadPoolExecutor(max(1, min(workers, KERNELS))) as pool:
-        running = {}
-        try:
-            for name, values in parameters.items():
-                chapters.Source(name, values.model_dump(), workers=workers)
-                running[pool.submit(run, name, values)] = name
-            for number, done in enumerate(as_completed(running), 1):
-                try:
-                    outcome = f"{done.result():.0f} s"
-                except ChapterFailed as error:
-                    failed[running[done]] = str(error)
-                    outcome = f"failed: {error}"
-                say(f"[{number}/{len(running)}] {running[done]} {outcome}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in running):  # one may just be starting
-                _stop_kernels()
-                time.sleep(0.2)
-            raise
+    try:
+        for name, values in parameters.items():
+            chapters.Source(name, values.model_dump(), workers=workers)
+            threading.Thread(
+                target=run, args=(name, values), daemon=True
+            ).start()  # nobody waits for it when it is over
+        for number in range(len(parameters)):
+            name, outcome = finished.get()
+            if isinstance(outcome, ChapterFailed):
+                failed[name] = str(outcome)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            told = f"failed: {outcome}" if name in failed else f"{outcome:.0f} s"
+            say(f"[{number + 1}/{len(parameters)}] {name} {told}")
+    except BaseException:
+        over.set()
+        _stop_kernels()
+        raise
     say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
     return failed
 
