@@ -173,7 +173,11 @@ def report_failure(notebook: Path, error: str) -> None:
         if "figure" in cell.metadata.get("mystnb", {}):
             cell.outputs.append(nbformat.v4.new_output("display_data", {"image/png": _nothing()}))
     text = "\n".join(f"    {line}" for line in error.replace("`", "'").splitlines())
-    said = f"```{{admonition}} This chapter failed\n:class: danger\n\n{text}\n\nNone of its numbers and figures could be made.\n```"
+    title, end = (
+        "```{admonition} This chapter failed\n:class: danger",
+        "None of its numbers and figures could be made.\n```",
+    )
+    said = "\n\n".join([title, text, end])
     page.cells.insert(1, nbformat.v4.new_markdown_cell(said, id="failed"))
     nbformat.write(page, notebook)
 
