@@ -1,13 +1,14 @@
 """Claims about measuring agents that this project did not train."""
 
 import json
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from vicarious import config, interop, world
+from vicarious import battery, config, interop, world
 
 CFG = config.World()
 BATTERY = config.Battery(levels=5, scenes=64, rollouts=16)
@@ -123,7 +124,18 @@ class Holder:
         return {"value": self.net(torch.as_tensor(obs).flatten(0, 1).flatten(1)).view(obs.shape[:2])}
 
 
-@pytest.mark.parametrize("wrapped", [lambda net: net, Holder])
+class Deep(Holder):
+    """Holds it where no list of attributes shows it."""
+
+    def __init__(self, net):
+        self.parts = {"nets": [net]}
+
+    @property
+    def net(self):
+        return self.parts["nets"][0]
+
+
+@pytest.mark.parametrize("wrapped", [lambda net: net, Holder, Deep, interop.module, interop.adapted])
 def test_a_network_is_probed_in_evaluation_mode_and_left_as_it_was(wrapped):
     net = Noisy()
     net.drop.eval()  # a part that is in another mode than the rest
@@ -158,6 +170,13 @@ def _module(outputs):
         (interop.Adapter(lambda f: {"value": np.full(len(f), np.inf)}), "not finite in"),
         (interop.Adapter(lambda f: {"value": ["much"] * len(f)}), "no array of numbers"),
         (interop.Adapter(lambda f: {"value": None}), "cannot reshape|of shape"),
+        (interop.Adapter(lambda f: {"value": np.full(len(f), 1e160)}), "not finite in"),
+        (interop.Adapter(lambda f: {"value": 1j * np.ones(len(f))}), "no array of numbers"),
+        (interop.Adapter(lambda f: {"value": np.ma.masked_equal(np.arange(len(f)), 1)}), "no array of numbers"),
+        (interop.Adapter(lambda f: {"value": np.zeros(len(f)), 1: np.zeros(len(f))}), "it gave"),
+        (interop.Adapter(lambda f: {}["away"]), "predict failed for observations .*KeyError"),
+        (interop.Adapter(lambda f: sys.exit(0)), "predict failed for observations .*SystemExit"),
+        (interop.Adapter(lambda f: exec("raise RuntimeError('one\\ntwo')")), "RuntimeError: one two"),
         (type("Bare", (), {"predict": lambda self, o, a: np.zeros(o.shape[:2])})(), "it gave ndarray"),
     ],
 )
@@ -174,6 +193,88 @@ def test_an_agent_that_answers_with_tensors_is_understood():
     assert np.isfinite(interop.probe(tensors(), battery=SMALL).table.slope).all()
 
 
+def test_a_network_that_does_something_at_a_change_of_mode_does_it():
+    class Merging(torch.nn.Linear):
+        scale = 2.0
+
+        def train(self, mode=True):
+            self.scale = 2.0 if mode else 1.0
+            return super().train(mode)
+
+        def forward(self, x):
+            return self.scale * super().forward(x)
+
+    net = Merging(world.features(CFG), 1)
+    found = interop.probe(net, battery=SMALL).table.slope
+    assert net.training and net.scale == 2.0
+    assert found.to_numpy() == pytest.approx(interop.probe(net.eval(), battery=SMALL).table.slope.to_numpy())
+
+
+def test_an_agent_may_have_a_policy_of_its_own_and_integers_first():
+    class Mine(Holder):
+        policy = "softmax"
+
+    class Counted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = torch.nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.out = torch.nn.Linear(world.features(CFG), 1)
+
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return self.out(x)
+
+    for agent in (Mine(_module(1)), Counted()):
+        assert np.isfinite(interop.probe(agent, battery=SMALL).table.slope).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ({"cfg": config.World(ladder=(-5.0, 0.0, 1.0)), "battery": SMALL}, "have different ladder"),
+        ({"cfg": config.World(size=4), "battery": SMALL}, "have different size"),
+        ({"battery": SMALL, "at_hand": (battery.make(SMALL).split(8).__next__(), None)}, "8 scenes are at hand"),
+    ],
+)
+def test_battery_world_and_scenes_have_to_fit(how, named):
+    with pytest.raises(ValueError, match=named):
+        interop.probe(_module(1), **how)
+
+
+def test_another_default_of_torch_is_told():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match=r"torch's default is torch\.float64"):
+            interop.probe(_module(1), battery=SMALL)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_competence_is_no_matter_of_units():
+    planted = Planted(lambda looks: np.clip(looks, 0, 1))
+
+    class Scaled:
+        def __init__(self, unit):
+            self.unit = unit
+
+        def predict(self, obs, prev_action):
+            return {name: self.unit * x for name, x in planted.predict(obs, prev_action).items()}
+
+    found = [interop.probe(Scaled(unit), battery=SMALL).gates for unit in (1.0, 1e-6, 1e-20, 1e20)]
+    assert len({(gates["value"]["passed"], gates["reward"]["passed"]) for gates in found}) == 1
+
+
+def test_neighbours_of_another_agent_are_not_this_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for name, size in (("a", 3), ("b", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "its_size.py").write_text(f"SIZE = {size}\n")
+        file = "import torch\nimport its_size\nclass Agent(torch.nn.Linear):\n    def __init__(self):\n"
+        (tmp_path / name / "agent.py").write_text(file + "        super().__init__(its_size.SIZE, 1)\n")
+    loaded = [interop.load_agent(f"{tmp_path / name / 'agent.py'}:Agent") for name in "ab"]
+    assert [agent.in_features for agent in loaded] == [3, 5]
+
+
 def test_a_file_finds_its_neighbours_and_its_dataclasses(tmp_path, monkeypatch):
     (tmp_path / "beside_it.py").write_text("SIZE = 3\n")
     (tmp_path / "mine_too.py").write_text(
@@ -181,7 +282,7 @@ def test_a_file_finds_its_neighbours_and_its_dataclasses(tmp_path, monkeypatch):
         "@dataclass\nclass Size:\n    width: int = beside_it.SIZE\n"
         "def agent():\n    return torch.nn.Linear(Size().width, 1)\n"
     )
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr("sys.path", [*sys.path])
     assert interop.load_agent(f"{tmp_path / 'mine_too.py'}:agent").in_features == 3
     (tmp_path / "broken.py").write_text("agent = 1 / 0\n")
     with pytest.raises(ValueError, match="ZeroDivisionError: division by zero"):

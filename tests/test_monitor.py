@@ -115,3 +115,34 @@ def test_controls_are_watched_as_well():
     assert set(agent.rates()) == {"reward0", "reward1", "value0", "value1"}
     assert not tables["learning"].measure.eq("reconstruction").any() and len(tables["development"])
     assert isinstance(tables["development"], pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        lambda z: torch.zeros(*z.shape[:-1], 3),
+        lambda z: torch.zeros(*z.shape[:-1], 1),
+        lambda z: torch.zeros(2, *z.shape[:-1]),
+        lambda z: torch.full((*z.shape[:-1], 2), torch.nan),
+    ],
+)
+def test_a_readout_that_gives_anything_else_is_told(readout):
+    eye = watch.Monitor(JOINT.battery, MODEL.data)
+    with pytest.raises(ValueError, match="readout mine gave"):
+        eye(0, models.build(MODEL), {"mine": readout})
+
+
+def test_a_monitor_refuses_what_does_not_fit_and_has_no_table_before_its_first_look():
+    with pytest.raises(ValueError, match="have different ladder"):
+        watch.Monitor(JOINT.battery, config.Episodes(seed=0, world=config.World(ladder=(-5.0, 0.0, 1.0))))
+    with pytest.raises(ValueError, match="nothing has been evaluated yet"):
+        watch.Monitor(JOINT.battery, MODEL.data).table()
+
+
+def test_networks_that_are_watched_do_not_drop_out_and_are_left_as_they_were():
+    model, drop = models.build(MODEL).train(), torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.Dropout(0.5))
+    eye = watch.Monitor(JOINT.battery, MODEL.data)
+    for update in range(2):
+        eye(update, model, {"mine": lambda z: drop(z)})
+    one, two = (part.slope.to_numpy() for _, part in eye.table().groupby("update"))
+    assert np.array_equal(one, two) and drop[1].training and model.training

@@ -12,7 +12,7 @@ import torch
 from conftest import tiny_battery
 from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from vicarious import config, execute, interop
 from vicarious.interop import envs, sb3
@@ -175,6 +175,39 @@ def test_a_wrapper_that_is_not_known_is_named(wrapper):
     agent = trained(DummyVecEnv([lambda: wrapper(envs.ChambersEnv())] * 4))
     with pytest.raises(ValueError, match=f"sees through {wrapper.__name__}"):
         slopes(agent)
+
+
+def test_what_is_out_of_sight_is_not_guessed(tmp_path):
+    env = SubprocVecEnv([envs.ChambersEnv] * 2, start_method="spawn")
+    try:
+        with pytest.raises(ValueError, match="out of sight in SubprocVecEnv: load it with a DummyVecEnv"):
+            slopes(trained(env))
+    finally:
+        env.close()
+
+
+def test_a_vecnormalize_that_has_seen_nothing_is_told(tmp_path):
+    agent, _ = normalised()
+    agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="VecNormalize has seen nothing yet"):
+        slopes(PPO.load(tmp_path / "agent", env=VecNormalize(sb3.Worlds(4, seed=0))))
+
+
+@pytest.mark.parametrize("options", [{"cfg": config.World(view="left")}, {"drawn": 3}])
+@pytest.mark.parametrize(
+    "made", [lambda **o: sb3.Worlds(4, 0, **o), lambda **o: DummyVecEnv([lambda: envs.ChambersEnv(**o)] * 4)]
+)
+def test_an_agent_is_probed_in_a_world_drawn_as_its_own(options, made):
+    agent = trained(made(**options))
+    with pytest.raises(ValueError, match="drawn in another way: probe it with its view"):
+        slopes(agent)
+    assert np.isfinite(interop.probe(agent, battery=SMALL, **options).table.slope).all()
+
+
+def test_an_external_agent_may_hold_one_of_these():
+    agent, prepare = normalised()
+    agent.policy.train()
+    assert np.array_equal(slopes(ByHand(agent, prepare)), slopes(ByHand(agent, prepare))) and agent.policy.training
 
 
 def test_an_agent_trained_in_the_gymnasium_environment_is_probed():

@@ -174,7 +174,7 @@ def _classes(part: Frozen) -> Iterator[type[Frozen]]:
             yield from _classes(value)
 
 
-def _same_chambers(battery: Battery, data: Episodes) -> None:
+def same_chambers(battery: Battery, data: Episodes) -> None:
     """Scenes are templates of one chamber size and ladder; appearance, view, noise and taste may differ."""
     for name in ("size", "ladder"):
         if getattr(battery.world, name) != getattr(data.world, name):
@@ -188,7 +188,7 @@ class Evaluated(Stage):
 
     @model_validator(mode="after")
     def _fits(self):
-        _same_chambers(self.battery, self.parent.find(Episodes))
+        same_chambers(self.battery, self.parent.find(Episodes))
         return self
 
 

@@ -49,14 +49,25 @@ def stacks(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def evaluating(nets: Iterable[nn.Module]) -> Iterator[None]:
-    """These modules in evaluation mode (no dropout, no running statistics); afterwards every part is as it was."""
-    modes = {part: part.training for net in nets for part in net.modules()}
+def evaluating(nets: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """These modules, and all that are called meanwhile, in evaluation mode; afterwards every part is as it was."""
+    modes: dict[nn.Module, bool] = {}
+
+    def settle(net: nn.Module, _: object = None) -> None:
+        if getattr(net, "training", False):  # a frozen script has no mode
+            for part in net.modules():
+                modes.setdefault(part, part.training)
+            net.eval()
+
+    called = nn.modules.module.register_module_forward_pre_hook(settle)
     try:
-        for part in modes:
-            part.training = False
+        for net in nets:
+            settle(net)
         yield
     finally:
+        called.remove()
+        for part, mode in modes.items():  # a whole before its parts, with what it does at a change of mode
+            part.train(mode)
         for part, mode in modes.items():
             part.training = mode
 

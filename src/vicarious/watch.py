@@ -76,6 +76,7 @@ class Monitor:
         value: Tensor | None = None,
         device: str | torch.device = "cpu",
     ):
+        config.same_chambers(battery, episodes)
         self.ladder, self.at, self.seconds, self.value = episodes.world.ladder, set(at), 0.0, value
         scenes = (stimuli.make(battery) if scenes is None else scenes).to(device)
         appearance = world.appearance(episodes.world, episodes.seed, device)
@@ -87,14 +88,19 @@ class Monitor:
     @torch.no_grad()
     def __call__(self, update: int, model: nn.Module, readouts: Mapping[object, Callable[[Tensor], Tensor]]) -> None:
         """Evaluate now.  model: anything with `encode(obs [B, T, F], prev_action [B, T]) -> z [B, T, D]`; readouts: by
-        name, z [..., D] -> predictions [..., 2] of reward and value."""
+        name, z [..., D] -> predictions [..., 2] of reward and value.  Raises ValueError where they give anything else.
+        """
         start = time.perf_counter()
         predictions: dict[object, list] = {name: [] for name in readouts}
         with evaluating(part for part in (model, *readouts.values()) if isinstance(part, nn.Module)):
             for mover, s, obs, prev_action in self.stimuli:
                 z = models.encode(model, obs, prev_action)[:, -len(PHASES) :]
                 for name, readout in readouts.items():
-                    predictions[name].append((mover, s, readout(z).view(*self.shape, -1).cpu()))
+                    out = readout(z)
+                    if out.shape != (*z.shape[:-1], len(READOUTS)) or not out.isfinite().all():
+                        wanted = f"finite reward and value {[*z.shape[:-1], len(READOUTS)]}"
+                        raise ValueError(f"readout {name} gave {[*out.shape]} where {wanted} belong")
+                    predictions[name].append((mover, s, out.reshape(*self.shape, -1).float().cpu()))
         for name, own in predictions.items():
             slopes = metrics.scene_slopes(own, self.ladder, CONTACTS, PHASES)
             self._parts.append(slopes.assign(update=update, name=name))
@@ -105,7 +111,14 @@ class Monitor:
         self.seconds += time.perf_counter() - start
 
     def table(self) -> pd.DataFrame:
-        """Slopes of every kind by update and readout: update, name, half, readout, kind, mover, similarity, slope."""
+        """Slopes of every kind by update and readout: update, name, half, readout, kind, mover, similarity, slope.
+
+        Raises ValueError before the first look.
+        """
+        if not self._parts:
+            raise ValueError(
+                "nothing has been evaluated yet: call the monitor with an update, a model and its readouts"
+            )
         table = pd.concat(self._parts, ignore_index=True).drop(columns=["sd", "n_scenes"])
         return table.assign(slope=table.slope.astype(np.float32))
 

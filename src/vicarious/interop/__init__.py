@@ -30,9 +30,11 @@ CHUNK = 256  # sequences at a time
 RESAMPLES = 1999
 OUTPUTS = ("value", "reward")
 UNCHANGED = (  # wrappers that leave observations as they are
-    *("VecMonitor", "VecCheckNan", "VecVideoRecorder"),
-    *("Monitor", "TimeLimit", "OrderEnforcing", "PassiveEnvChecker"),
+    *("VecMonitor", "VecCheckNan", "VecVideoRecorder", "Monitor", "TimeLimit", "OrderEnforcing", "PassiveEnvChecker"),
+    *("RecordEpisodeStatistics", "RecordVideo", "Autoreset", "NormalizeReward", "TransformReward", "ClipReward"),
 )
+LARGEST = 1e30  # prediction
+FOLDERS: set[Path] = set()  # of agents' files that were loaded
 Predictions = list[tuple[str, float, np.ndarray]]  # (mover, similarity, [X, K, n, phases]) of a readout, self first
 
 
@@ -68,7 +70,10 @@ class Adapter:
 def _array(name: str, x: Any) -> np.ndarray:
     """Predictions as an array of float64, whatever holds them on whichever device.  Raises ValueError."""
     try:
-        return np.asarray(x.detach().cpu().double() if torch.is_tensor(x) else x, np.float64)
+        found = np.asanyarray(x.detach().cpu().double() if torch.is_tensor(x) and not x.is_complex() else x)
+        if found.dtype.kind not in "biufO" or np.ma.is_masked(found):
+            raise ValueError("masked" if np.ma.is_masked(found) else f"of type {found.dtype}")
+        return np.asarray(found, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"predict gave {name} as {type(x).__name__}, which is no array of numbers ({error})") from None
 
@@ -100,12 +105,19 @@ def _preprocessing(env: Any) -> Callable[[np.ndarray], np.ndarray]:
     while hasattr(env, "venv"):
         kind = type(env).__name__
         if kind == "VecNormalize":
+            if env.norm_obs and env.obs_rms.count < 1:
+                raise ValueError(
+                    "the agent's VecNormalize has seen nothing yet: give it the one that it was trained behind"
+                )
             steps.insert(0, env.normalize_obs)
         elif kind == "VecFrameStack":
             steps.insert(0, partial(_stacked, count=env.stacked_obs.n_stack, axis=env.stacked_obs.repeat_axis))
         elif kind not in UNCHANGED:
             raise ValueError(f"the agent sees through {kind}, which is not known here: write an ExternalAgent for it")
         env = env.venv
+    if not hasattr(env, "envs") and not hasattr(env, "chambers"):
+        kind = type(env).__name__
+        raise ValueError(f"what the agent sees through is out of sight in {kind}: load it with a DummyVecEnv or Worlds")
     for single in getattr(env, "envs", []):
         while hasattr(single, "env"):
             if (kind := type(single).__name__) not in UNCHANGED:
@@ -123,11 +135,12 @@ def _stacked(obs: np.ndarray, count: int, axis: int) -> np.ndarray:
 def module(net: torch.nn.Module) -> Adapter:
     """A torch module: frames [N, H * W * C] -> values [N] or [N, 1], or [N, 2] with rewards beside them.
 
-    Frames are given in the type and on the device of its first parameter.
+    Frames are given in the type and on the device of its first parameter that is no integer.
     """
 
     def function(frames: np.ndarray) -> dict[str, torch.Tensor]:
-        out = net(torch.as_tensor(frames).flatten(1).to(next(net.parameters(), torch.empty(0))))
+        like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
+        out = net(torch.as_tensor(frames).flatten(1).to(like))
         shape = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
         if shape not in ((len(frames),), (len(frames), 1), (len(frames), 2)):
             wanted = "values [N] or [N, 1], or [N, 2] with rewards beside them"
@@ -139,19 +152,37 @@ def module(net: torch.nn.Module) -> Adapter:
 
 def adapted(agent: Any) -> ExternalAgent:
     """The agent itself if it is one, else by an adapter.  Raises ValueError where none fits."""
-    if isinstance(agent, ExternalAgent) and not hasattr(agent, "policy"):
-        return agent
-    if hasattr(agent, "policy"):
+    if hasattr(agent, "policy") and hasattr(agent, "get_env"):
         return stable_baselines(agent)
+    if isinstance(agent, ExternalAgent):
+        return agent
     if isinstance(agent, torch.nn.Module):
         return module(agent)
     raise ValueError(f"{type(agent).__name__} is no agent: it needs predict(obs, prev_action) -> {{'value': ...}}")
 
 
 def _networks(agent: Any) -> list[torch.nn.Module]:
-    """Every torch module that an agent is, or holds as an attribute."""
+    """The torch modules that an agent is, or holds as attributes."""
     held = [agent, *getattr(agent, "__dict__", {}).values()]
     return [part for part in held if isinstance(part, torch.nn.Module)]
+
+
+def _check_world(agent: Any, cfg: config.World, drawn: int) -> None:
+    """Raises ValueError where an agent's own environment is drawn in another way than the battery will be."""
+    env = getattr(agent, "get_env", lambda: None)()
+    while hasattr(env, "venv"):
+        env = env.venv
+    own = getattr(env, "chambers", None) or getattr(getattr(env, "envs", [None])[0], "unwrapped", None)
+    own = getattr(own, "chambers", own)
+    if own is None or not hasattr(own, "appearance"):
+        return
+    here = world.appearance(cfg, drawn)
+    if own.cfg.view != cfg.view or not (
+        torch.equal(own.appearance.axes, here.axes) and torch.equal(own.appearance.kinds, here.kinds)
+    ):
+        raise ValueError(
+            f"the agent's world is drawn in another way: probe it with its view ({own.cfg.view}) and drawn"
+        )
 
 
 @dataclass(frozen=True)
@@ -226,26 +257,29 @@ def probe(
     with it and for an own slope above 0, not for its size, and coefficients are over the agent's own slope.
     Torch modules that the agent is or holds are in evaluation mode meanwhile, and then as they were.
 
-    Raises ValueError where what it predicts is not finite numbers of the right shape.
+    Raises ValueError where what it predicts is not finite numbers of the right shape, or where it was trained in a
+    world that is drawn in another way.
     """
     cfg = cfg or config.World()
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(f"torch's default is {torch.get_default_dtype()}: the chambers need torch.float32")
     rules = {k: getattr(cfg, k) for k in ("size", "ladder", "max_items", "respawn")}  # not how it is drawn
     battery = battery or config.Battery(levels=7, scenes=256, world=config.World(**rules))
-    external, (scenes, truth) = adapted(agent), at_hand or _drawn(battery)
+    config.same_chambers(battery, config.Episodes(seed=drawn, world=cfg))
+    external, (scenes, truth) = adapted(agent), at_hand or (stimuli.make(battery), None)
+    _check_world(agent, cfg, drawn)
+    if len(scenes) != battery.scenes:
+        raise ValueError(f"{len(scenes)} scenes are at hand, and the battery has {battery.scenes}")
     shape = (len(CONTACTS), len(cfg.ladder), len(scenes), len(PHASES))
     predictions: dict[str, Predictions] = {}
     with evaluating(_networks(agent)):
         for mover, s, obs, prev_action in stimuli.stimuli(battery, scenes, cfg, world.appearance(cfg, drawn)):
             for readout, out in _ask(external, obs, prev_action, (*world.grid(cfg), -1)).items():
                 predictions.setdefault(readout, []).append((mover, s, out.reshape(shape)))
+    truth = stimuli.true_returns(battery, scenes)[..., 0] if truth is None else truth  # takes long: last
     parts = [_coefficients(readout, own, cfg.ladder) for readout, own in predictions.items()]
     gates = {readout: _gate(readout, own, cfg.ladder, truth.numpy()) for readout, own in predictions.items()}
     return Report(pd.concat(parts, ignore_index=True), gates, len(scenes))
-
-
-def _drawn(battery: config.Battery) -> tuple[stimuli.Scenes, torch.Tensor]:
-    scenes = stimuli.make(battery)
-    return scenes, stimuli.true_returns(battery, scenes)[..., 0]
 
 
 @torch.no_grad()
@@ -256,17 +290,19 @@ def _ask(external: ExternalAgent, obs: torch.Tensor, prev_action: torch.Tensor, 
         frames = o.view(*o.shape[:2], *grid).numpy()
         try:
             predicted = external.predict(frames, a.numpy())
-        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-            failed = f"predict failed for observations {frames.shape}"
-            raise ValueError(f"{failed}: {type(error).__name__}: {error}") from error
-        given = sorted(predicted) if isinstance(predicted, Mapping) else type(predicted).__name__
+        except (Exception, SystemExit) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(
+                f"predict failed for observations {frames.shape}: {type(error).__name__}: {why}"
+            ) from error
+        given = sorted(map(str, predicted)) if isinstance(predicted, Mapping) else type(predicted).__name__
         if "value" not in given or set(given) - set(OUTPUTS):
             raise ValueError(f"predict must give 'value' and may give 'reward'; it gave {given}")
         for name, x in predicted.items():
             found = _array(name, x)
             if found.shape != frames.shape[:2]:
                 raise ValueError(f"predict gave {name} of shape {found.shape} for {frames.shape[:2]} frames")
-            if wrong := int((~np.isfinite(found)).sum()):
+            if wrong := int((~(np.abs(found) < LARGEST)).sum()):
                 raise ValueError(f"predict gave {name} that is not finite in {wrong:,} of {found.size:,} frames")
             parts.setdefault(name, []).append(found[:, -len(PHASES) :])
     return {name: np.concatenate(own) for name, own in parts.items()}
@@ -299,7 +335,10 @@ def _coefficients(readout: str, predictions: Predictions, ladder: tuple[float, .
 def _gate(readout: str, predictions: Predictions, ladder: tuple[float, ...], truth: np.ndarray) -> dict[str, Any]:
     """The self's own slope over scenes, and for values their correlation [] with V_pi [X, K, n, phases]."""
     own = predictions[0][2]
-    found = stats.interval(_slopes(predictions[:1], metrics.KINDS[readout]["empathy"], ladder)["self", 1.0])
+    slopes = _slopes(predictions[:1], metrics.KINDS[readout]["empathy"], ladder)["self", 1.0]
+    size = np.abs(slopes).max() or 1.0
+    unit = stats.interval(slopes / size)  # competence is no matter of units
+    found = stats.Interval(unit.estimate * size, unit.low * size, unit.high * size, unit.n)
     r = float(np.corrcoef(own.ravel(), truth.ravel())[0, 1]) if readout == "value" and own.std() > 0 else None
     passed = found.low > 0 and (readout == "reward" or (r is not None and r >= metrics.AGREEMENT))
     numbers = {"own": found.estimate, "low": found.low, "high": found.high, "agreement": r}
@@ -313,17 +352,24 @@ def load_agent(target: str) -> Any:
         raise ValueError(f"{target} does not name an agent: say package.module:name or file.py:name")
     try:
         agent = getattr(_module_of(place), name)
-        is_factory = callable(agent) and not hasattr(agent, "predict") and not isinstance(agent, torch.nn.Module)
-        return agent() if is_factory else agent
+        has_answers = hasattr(agent, "predict") or isinstance(agent, torch.nn.Module)
+        return agent() if isinstance(agent, type) or (callable(agent) and not has_answers) else agent
     except (Exception, SystemExit) as error:  # of whatever is in that file
-        raise ValueError(f"{target} cannot be loaded: {type(error).__name__}: {error}") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"{target} cannot be loaded: {type(error).__name__}: {why}") from error
 
 
 def _module_of(place: str) -> ModuleType:
     """The module of a file, which finds its neighbours as `python FILE.py` would, or of a name (as `python -m`)."""
     path = Path(place).resolve()
     is_file = path.suffix == ".py"
-    sys.path.insert(0, str(path.parent if is_file else Path.cwd()))
+    folder = path.parent if is_file else Path.cwd()
+    for name, known in list(sys.modules.items()):  # neighbours of another agent are not this one's
+        origin = getattr(known, "__file__", None)
+        if origin and Path(origin).parent in FOLDERS - {folder}:
+            del sys.modules[name]
+    FOLDERS.add(folder)
+    sys.path.insert(0, str(folder))
     if not is_file:
         return importlib.import_module(place)
     name = path.stem if path.stem not in sys.modules else f"{path.stem} of {path.parent}"

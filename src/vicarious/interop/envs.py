@@ -32,6 +32,8 @@ class Chambers:
     """
 
     def __init__(self, cfg: World | None = None, drawn: int = 0, frames: int = 20, kappa: float = 0.0):
+        if frames < 2:
+            raise ValueError(f"frames={frames}: an episode has at least two")
         self.cfg, self.frames, self.kappa = cfg or World(), frames, kappa
         self.appearance, self.worth = world.appearance(self.cfg, drawn), world.values(self.cfg)
         self.state, self.g, self.at = None, None, 0
@@ -93,6 +95,8 @@ class ChambersEnv(gymnasium.Env):
         return self.chambers.reset(1, int(self.np_random.integers(2**62)))[0], {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if not 0 <= int(action) < ACTIONS:
+            raise ValueError(f"action {action}: it is 0 to {ACTIONS - 1}")
         observed, gains, ends = self.chambers.step(torch.tensor([[int(action), -1]]))
         return observed[0], float(gains[0, 0]), False, ends, {"other": float(gains[0, 1])}
 
