@@ -394,9 +394,10 @@ def test_where_no_socket_fits_it_is_said_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_interrupted_rendering_ends_within_seconds_and_takes_its_kernels_along(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_rendering_that_is_stopped_ends_within_seconds_and_takes_its_kernels_along(sent, tmp_path):
     command = [sys.executable, "-m", "vicarious.cli", "book", "--only", "09-extinction", "--out", str(tmp_path / "out")]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell are deaf to it  # noqa: E731
+    heard = lambda: signal.signal(sent, signal.SIG_DFL)  # background jobs of a shell are deaf to some  # noqa: E731
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     watched = psutil.Process(process.pid)
     deadline, kernels = time.monotonic() + 60, []
@@ -404,12 +405,41 @@ def test_an_interrupted_rendering_ends_within_seconds_and_takes_its_kernels_alon
         time.sleep(0.2)
         kernels = [p for p in watched.children() if "ipykernel_launcher" in p.cmdline()]
     assert kernels and process.poll() is None
+    own = [Path(word).parent for word in kernels[0].environ().values() if "/vicarious-" in word]
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, told = process.communicate(timeout=60)
-    assert time.monotonic() - start < 10 and process.returncode == 130, told
+    assert time.monotonic() - start < 10 and process.returncode == 128 + sent, told
     assert told.strip().splitlines()[-1].startswith("vicarious: stopped; what was trained is stored")
     assert not any(kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE for kernel in kernels)
+    assert own and not [path for path in own if path.name.startswith("vicarious-") and path.exists()]
+
+
+def test_a_folder_that_holds_anything_else_is_not_rendered_into(tmp_path, monkeypatch):
+    (tmp_path / "project" / "source").mkdir(parents=True)
+    (tmp_path / "project" / "source" / "main.c").write_text("int main;")
+    (tmp_path / "project" / ".gitignore").write_text("*.o\n")
+    (tmp_path / "file").write_text("text")
+    for out in (tmp_path / "project", tmp_path / "file", ROOT, ROOT.parent, ROOT / "book" / "x"):
+        with pytest.raises(ValueError, match="holds other things; choose an empty or new folder"):
+            book.stage(out, None)
+    assert (tmp_path / "project" / "source" / "main.c").exists()
+    for _ in range(2):  # its own may be made anew
+        book.stage(tmp_path / "new", None)
+
+
+def test_two_renderings_into_one_folder_are_one_too_many(tmp_path):
+    with book._alone(tmp_path), pytest.raises(ValueError, match=r"another rendering into .* is under way"):
+        book.render(tmp_path, ["preregistration"], say=lambda _: None)
+
+
+@pytest.mark.slow
+def test_a_rendering_needs_neither_output_nor_a_backend(tmp_path):
+    command = [sys.executable, "-m", "vicarious.cli", "book", "--only", "preregistration", "--out", str(tmp_path / "o")]
+    closed = ["sh", "-c", '"$@" >&- <&-', "sh", *command]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, env=os.environ | {"MPLBACKEND": "nonsense"})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "html" / "index.html").exists()
 
 
 def test_a_warning_stops_the_build(tmp_path):

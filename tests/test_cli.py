@@ -52,6 +52,7 @@ def test_bad_parameters_stop_before_anything_runs(words, named, tmp_path, monkey
     ("text", "named"),
     [
         ("- seeds", ["must map parameters to values"]),
+        ("03-similarity: 5", ["must map parameters to values", "03-similarity is a chapter"]),
         ("{", ["cannot be read as YAML"]),
         ("", ["must map parameters to values"]),
         ("seeds: [1, 2]", ["values are text or numbers"]),
@@ -111,6 +112,28 @@ def test_away_from_the_repository_it_is_said_where_was_looked_and_how_to_say_oth
     shown = run(*words.split(), VICARIOUS_HOME=str(tmp_path), VICARIOUS_RUNS=str(tmp_path / "runs"))
     assert shown.exit_code == 2 and len(shown.output.strip().splitlines()) == 1
     assert str(tmp_path) in shown.output and "set VICARIOUS_HOME" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"VICARIOUS_RUNS": __file__}, ["is no folder: set VICARIOUS_RUNS to one"]),
+        ({"VICARIOUS_HOME": "/nowhere"}, ["VICARIOUS_HOME=/nowhere is no folder: set it to a checkout"]),
+    ],
+)
+def test_a_setting_that_is_no_folder_is_named(given, named):
+    shown = run("study", "reference", "--plan", **given)
+    assert shown.exit_code == 2 and all(text in shown.output for text in named)
+    assert len(shown.output.strip().splitlines()) == 1
+
+
+def test_who_stops_what_stores_nothing_is_not_told_that_it_goes_on(monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vicarious.paper.studies.reference", stopped)
+    shown = run("audit")
+    assert shown.exit_code == 130 and shown.output.strip() == "vicarious: stopped"
 
 
 def test_without_the_packages_of_an_extra_it_is_said_which():

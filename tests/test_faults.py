@@ -227,14 +227,16 @@ def command_line(process: int) -> str:
     return path.read_bytes().replace(b"\0", b" ").decode() if path.exists() else ""
 
 
-def test_ctrl_c_ends_all_at_once_in_one_line_and_loses_nothing(undisturbed, tmp_path):
+@pytest.mark.parametrize("whole", [True, False])
+def test_ctrl_c_and_a_kill_end_all_at_once_in_one_line_and_lose_nothing(whole, undisturbed, tmp_path):
+    """Ctrl-C goes to all processes of a terminal, what a scheduler or a container sends to the first one alone."""
     cells, expected = undisturbed
     runs = tmp_path / "runs"
     process = cli(studies.REFERENCE, runs, "--workers", "2")
     child_of(process.pid, runs)
     workers, start = children(process.pid), time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    told = one_line(process, 130)
+    os.killpg(process.pid, signal.SIGINT) if whole else process.send_signal(signal.SIGTERM)
+    told = one_line(process, 130 if whole else 143)
     assert "stopped" in told and time.monotonic() - start < 20
     assert not any("spawn_main" in command_line(p) for p in workers), "no worker outlives it"
     run(cells, runs)

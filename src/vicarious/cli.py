@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 STUDIES = ("reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage")
+BROKEN = ("CorruptResult", "ChapterFailed", "BuildFailed")  # errors by name: importing them takes seconds
 RESUMES = "what was trained is stored, the same command goes on from there"
 ELSEWHERE = "run this in a checkout of the repository, or set VICARIOUS_HOME to one"
 COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
@@ -35,32 +38,48 @@ _workers = click.option(
 
 
 def one_line_errors(command: Callable) -> Callable:
-    """Expected failures end in one line on standard error: exit 2 for bad input, 1 for anything found broken."""
+    """Expected failures end in one line on standard error: exit 2 for bad input, 1 for anything found broken, 128 and
+    the signal's number for a command that was stopped."""
 
     @wraps(command)
     def wrapped(*args, **kwargs):
         try:
-            from .paper import book
-            from .store import CorruptResult
+            with stopped_by(signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                return command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            code, text = 128 + (error.args or (signal.SIGINT,))[0], "stopped"
+            text += f"; {RESUMES}" if command.__name__ in ("study", "book") else ""
+        except BrokenPipeError:  # whoever read this has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(128 + signal.SIGPIPE)
         except ModuleNotFoundError as error:
-            click.echo(f"vicarious: {error}: this needs pip install 'vicarious[book]'", err=True)
-            sys.exit(2)
-        try:
-            return command(*args, **kwargs)
-        except ValueError as error:
-            code, text = 2, error
-        except (CorruptResult, book.ChapterFailed, book.BuildFailed) as error:
-            code, text = 1, error
+            code, text = 2, f"{error}: this needs pip install 'vicarious[book]'"
         except BrokenExecutor:
             code, text = 1, "a worker died, perhaps for want of memory (fewer --workers need less); " + RESUMES
-        except (MemoryError, OSError) as error:
-            code, text = 1, error
-        except KeyboardInterrupt:
-            code, text = 130, f"stopped; {RESUMES}"
+        except Exception as error:
+            if not isinstance(error, (ValueError, MemoryError, OSError)) and type(error).__name__ not in BROKEN:
+                raise
+            code, text = 2 if isinstance(error, ValueError) else 1, error
         click.echo(f"vicarious: {text}", err=True)
         sys.exit(code)
 
     return wrapped
+
+
+@contextmanager
+def stopped_by(*signals: int) -> Iterator[None]:
+    """These end what is under way as Ctrl-C does: workers and kernels too."""
+
+    def stop(number: int, _) -> None:
+        raise KeyboardInterrupt(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in signals if here}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -70,6 +89,12 @@ def app() -> None:
 
     Train the agents, read what they predict in the battery, render the paper.
     """
+    os.environ["MPLBACKEND"] = "agg"  # no command opens a window
+    for number in (0, 1, 2):  # kernels inherit them
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
 
 
 @app.command()
@@ -146,7 +171,10 @@ def publish(seeds: int | None) -> None:
 
     store, runs = Store(), studies.everything("paper", seeds)
     if todo := missing(runs, store):
-        raise ValueError(f"{len(todo)} of {len(runs)} runs are missing: run `vicarious study` first")
+        where = f"{store.data} or {store.runs}"
+        raise ValueError(
+            f"{len(todo)} of {len(runs)} runs are not in {where}: run `vicarious study` first, or {ELSEWHERE}"
+        )
     for name, size in store.publish(*studies.publication(runs)).items():
         click.echo(f"{size / 1e6:8.2f} MB  {name}")
 

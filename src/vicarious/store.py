@@ -85,9 +85,14 @@ class _Cached(_Manifest):
 
 
 def home() -> Path:
-    """The repository: VICARIOUS_HOME, else the checkout this package is installed from, else the working directory."""
-    if "VICARIOUS_HOME" in os.environ:
-        return Path(os.environ["VICARIOUS_HOME"]).resolve()
+    """The repository: VICARIOUS_HOME, else the checkout this package is installed from, else the working directory.
+
+    Raises ValueError where VICARIOUS_HOME is no folder.
+    """
+    if given := os.environ.get("VICARIOUS_HOME"):
+        if not Path(given).is_dir():
+            raise ValueError(f"VICARIOUS_HOME={given} is no folder: set it to a checkout of the repository")
+        return Path(given).resolve()
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
 
@@ -136,6 +141,8 @@ class Store:
     def __init__(self, runs: Path | None = None, data: Path | None = None):
         self.runs = Path(runs or os.environ.get("VICARIOUS_RUNS") or home() / "runs").absolute()
         self.data = Path(data or home() / "data").absolute()
+        if self.runs.exists() and not self.runs.is_dir():
+            raise ValueError(f"{self.runs} is no folder: set VICARIOUS_RUNS to one")
         self._tables: dict[str, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
         self._checked: set[str] = set()  # published results whose manifest is theirs
 

@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import fcntl
+import hashlib
 import io
 import json
 import os
@@ -36,6 +38,7 @@ INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_\w+|(CUDA|OPENBLAS|NPY|ATEN|VICARIOUS)_\w+"
 )
 SOCKETS = 60  # characters of the path of a folder in which sockets fit: theirs have at most 107
+MARK = "# a rendered book"  # how the `.gitignore` of a folder begins that may be rendered into again
 LARGEST_FILE = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
 
@@ -54,10 +57,12 @@ class BuildFailed(Exception):
 def stage(out: Path, banner: str | None) -> Path:
     """Copy the book's sources into `out/source`; a banner is shown on top of every page.  Returns that folder."""
     root, source, mark = store.home(), out / "source", out / ".gitignore"
-    if out.is_relative_to(root / "book") or (out.exists() and any(out.iterdir()) and not mark.exists()):
+    rendered = mark.is_file() and mark.read_text().startswith(MARK)
+    inside = out.is_relative_to(root / "book") or root.is_relative_to(out)
+    if inside or (out.exists() and not rendered and (not out.is_dir() or any(out.iterdir()))):
         raise ValueError(f"{out} holds other things; choose an empty or new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text("# a rendered book: made by `vicarious book`, made anew by it\n*\n")
+    mark.write_text(f"{MARK}: made by `vicarious book`, made anew by it\n*\n")
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
@@ -285,7 +290,7 @@ def render(
     out, names = out.resolve(), list(only) or list(chapters.CHAPTERS)
     parameters = _parameters(names, given or {}, by_chapter or {})
     banner = _banner(parameters)
-    with surroundings():
+    with surroundings(), _alone(out):
         where = store.home() if in_place else stage(out, banner)
         failed = _execute_all(where, parameters, workers, say)
         where = stage(out, banner) if in_place else where
@@ -300,6 +305,20 @@ def render(
     if failed:
         raise ChapterFailed("\n".join([*failed.values(), f"the other chapters are rendered: {index}"]))
     return index
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One rendering into a folder at a time.  Raises ValueError where another one is under way."""
+    name = hashlib.sha256(f"{os.getuid()}/{out}".encode()).hexdigest()[:16]
+    with open(_short() / f"vicarious-{name}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another rendering into {out} is under way: wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 def _execute_all(
@@ -370,6 +389,8 @@ def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str
         if isinstance(value, dict):
             chapters.find(str(key))
             by_chapter[str(key)] = value
+        elif str(key) in chapters.CHAPTERS:
+            raise ValueError(f"{shape}; {key} is a chapter")
         else:
             given[str(key)] = value
     values = [*given.values(), *(v for own in by_chapter.values() for v in own.values())]
