@@ -157,9 +157,13 @@ def fill(
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
-    """Local processes; Ctrl-C is for the one that waits for them."""
-    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), **deaf)
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    """Ctrl-C is for the one that waits for this process, and what it shares with others would outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())
 
 
 @contextlib.contextmanager
