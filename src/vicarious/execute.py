@@ -211,7 +211,7 @@ def lasting(seconds: float) -> str:
 
 
 def counted(processes: int) -> str:
-    return "1 process" if processes == 1 else f"{processes} processes"
+    return f"{processes} process" + "es" * (processes > 1)
 
 
 class Progress:
@@ -236,8 +236,7 @@ class Progress:
     def line(self) -> str:
         """What is done, and the time that is left at the pace so far."""
         spent, left = time.perf_counter() - self.start, sum(self.left.values())
-        done = self.expected - left
-        rate = spent / done if done else 1 / self.processes
+        rate = spent / (self.expected - left) if left < self.expected else 1 / self.processes
         return f"{self.count - len(self.left):,} of {self.count:,} results, about {lasting(rate * left)} left"
 
     def _report(self) -> None:

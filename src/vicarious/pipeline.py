@@ -58,9 +58,7 @@ class Workspace:
     >>> head = lab.heads(config.Heads(model=model))
     """
 
-    def __init__(
-        self, store: Store, device: str = "cpu", quiet: bool = True, dtype: torch.dtype = torch.float32
-    ):  # fmt: skip
+    def __init__(self, store: Store, device: str = "cpu", quiet: bool = True, dtype: torch.dtype = torch.float32):
         self.store, self.device, self.quiet, self.dtype = store, device, quiet, dtype
         self._kept: dict[Stage, dict[tuple, Any]] = {}
 

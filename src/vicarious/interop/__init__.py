@@ -163,8 +163,7 @@ def adapted(agent: Any) -> ExternalAgent:
 
 def _networks(agent: Any) -> list[torch.nn.Module]:
     """The torch modules that an agent is, or holds as attributes."""
-    held = [agent, *getattr(agent, "__dict__", {}).values()]
-    return [part for part in held if isinstance(part, torch.nn.Module)]
+    return [x for x in (agent, *getattr(agent, "__dict__", {}).values()) if isinstance(x, torch.nn.Module)]
 
 
 def _check_world(agent: Any, cfg: config.World, drawn: int) -> None:
@@ -172,17 +171,15 @@ def _check_world(agent: Any, cfg: config.World, drawn: int) -> None:
     env = getattr(agent, "get_env", lambda: None)()
     while hasattr(env, "venv"):
         env = env.venv
-    own = getattr(env, "chambers", None) or getattr(getattr(env, "envs", [None])[0], "unwrapped", None)
-    own = getattr(own, "chambers", own)
-    if own is None or not hasattr(own, "appearance"):
+    inside = getattr(env, "envs", [env])[0]
+    own = getattr(getattr(inside, "unwrapped", inside), "chambers", None)
+    if own is None:
         return
     here = world.appearance(cfg, drawn)
-    if own.cfg.view != cfg.view or not (
-        torch.equal(own.appearance.axes, here.axes) and torch.equal(own.appearance.kinds, here.kinds)
-    ):
-        raise ValueError(
-            f"the agent's world is drawn in another way: probe it with its view ({own.cfg.view}) and drawn"
-        )
+    same = all(torch.equal(getattr(own.appearance, name), getattr(here, name)) for name in ("axes", "kinds"))
+    if own.cfg.view != cfg.view or not same:
+        wanted = f"probe it with its view ({own.cfg.view}) and drawn"
+        raise ValueError(f"the agent's world is drawn in another way: {wanted}")
 
 
 @dataclass(frozen=True)
