@@ -139,7 +139,7 @@ def test_who_stops_what_stores_nothing_is_not_told_that_it_goes_on(monkeypatch):
 def test_without_the_packages_of_an_extra_it_is_said_which():
     code = "import sys; sys.modules['nbformat'] = None; from vicarious.cli import app; app(['verdicts'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install 'vicarious[book]'" in done.stderr
+    assert done.returncode == 2 and "pip install 'vicarious[book,outsiders]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

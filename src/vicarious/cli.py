@@ -53,7 +53,7 @@ def one_line_errors(command: Callable) -> Callable:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(128 + signal.SIGPIPE)
         except ModuleNotFoundError as error:
-            code, text = 2, f"{error}: this needs pip install 'vicarious[book]'"
+            code, text = 2, f"{error}: this needs pip install 'vicarious[book,outsiders]'"
         except BrokenExecutor:
             code, text = 1, "a worker died, perhaps for want of memory (fewer --workers need less); " + RESUMES
         except Exception as error:
@@ -171,10 +171,8 @@ def publish(seeds: int | None) -> None:
 
     store, runs = Store(), studies.everything("paper", seeds)
     if todo := missing(runs, store):
-        where = f"{store.data} or {store.runs}"
-        raise ValueError(
-            f"{len(todo)} of {len(runs)} runs are not in {where}: run `vicarious study` first, or {ELSEWHERE}"
-        )
+        lost = f"{len(todo)} of {len(runs)} runs are not in {store.data} or {store.runs}"
+        raise ValueError(f"{lost}: run `vicarious study` first, or {ELSEWHERE}")
     for name, size in store.publish(*studies.publication(runs)).items():
         click.echo(f"{size / 1e6:8.2f} MB  {name}")
 

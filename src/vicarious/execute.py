@@ -124,7 +124,7 @@ def fill(
     store.tidy()
     stages = needed(todo, store)
     groups = jobs(todo, population or group_size(device))
-    with Progress(stages, store, 1 if executor or cuda else max(1, min(workers, len(groups)))) as bar:
+    with Progress(stages, store, 0 if executor or cuda else max(1, min(workers, len(groups)))) as bar:
         shared = [stage for stage in stages if _owner(stage) is None]
         Workspace(store).produce(shared, bar.update)  # what agents share, before any of them
         if executor is None and (workers == 0 or cuda):
@@ -217,7 +217,7 @@ def counted(processes: int) -> str:
 class Progress:
     """How much of what is missing is done, by expected core-seconds: a bar on a terminal, else lines now and then.
 
-    processes: that share the work.
+    processes: that share the work; 0 where it is for others, or for a GPU.
     """
 
     def __init__(self, stages: list[Stage], store: Store, processes: int = 1):
@@ -236,7 +236,7 @@ class Progress:
     def line(self) -> str:
         """What is done, and the time that is left at the pace so far."""
         spent, left = time.perf_counter() - self.start, sum(self.left.values())
-        rate = spent / (self.expected - left) if left < self.expected else 1 / self.processes
+        rate = spent / (self.expected - left) if left < self.expected else 1 / max(1, self.processes)
         return f"{self.count - len(self.left):,} of {self.count:,} results, about {lasting(rate * left)} left"
 
     def _report(self) -> None:
@@ -244,7 +244,8 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
-        lasts = f"about {lasting(self.expected / self.processes)} on {counted(self.processes)} here"
+        where = f"{counted(self.processes)} here" if self.processes else "one core"
+        lasts = f"about {lasting(self.expected / max(1, self.processes))} on {where}"
         print(f"{self.count:,} results are missing, {self.expected:,.0f} core-seconds: {lasts}", file=sys.stderr)
         if self.bar.disable:
             self._lines.start()

@@ -106,9 +106,7 @@ def _preprocessing(env: Any) -> Callable[[np.ndarray], np.ndarray]:
         kind = type(env).__name__
         if kind == "VecNormalize":
             if env.norm_obs and env.obs_rms.count < 1:
-                raise ValueError(
-                    "the agent's VecNormalize has seen nothing yet: give it the one that it was trained behind"
-                )
+                raise ValueError("the agent's VecNormalize has seen nothing yet: give it that of its training")
             steps.insert(0, env.normalize_obs)
         elif kind == "VecFrameStack":
             steps.insert(0, partial(_stacked, count=env.stacked_obs.n_stack, axis=env.stacked_obs.repeat_axis))
