@@ -170,8 +170,7 @@ def per_decade(levels: np.ndarray, y: np.ndarray, degree: int = 1) -> np.ndarray
     """Polynomials [n, degree + 1], highest power first, of y [n, L] on log10 of the levels, each agent by itself.
 
     NaN where an agent has fewer than `LEAST` levels, or too few for the degree.  With all levels at hand the mean
-    slope over agents is that of a mixed model with random intercepts and slopes (Laird & Ware 1982), whose fit by REML
-    lies at the boundary of its variances in half of the cases here, and then hangs on the optimiser.
+    slope over agents is that of a mixed model with random intercepts and slopes (Laird & Ware 1982).
     """
     x, least = np.log10(levels), max(LEAST, degree + 1)
     fits = np.full((len(y), degree + 1), np.nan)
