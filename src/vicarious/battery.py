@@ -1,10 +1,11 @@
 """The stimulus battery: matched scenes that differ only in who moves, what the item is worth, and whether it is met;
 and what agents predict in them.
 
-A scene is six frames of ordinary conduct, then a scripted event: `approach` (the item appears), `contact` (the mover
-steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder, so that the same
-template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched control of an event:
-the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission) the item vanishes.
+A scene is a real rollout of six frames, then a scripted event: `approach` (the item appears in place of another one),
+`contact` (the mover steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder, so
+that the same template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched control
+of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission) the item
+vanishes.  In scenes of `nobody` the other's body is left out; in `quiet` ones the self moves and the other has nothing.
 """
 
 from __future__ import annotations
@@ -19,38 +20,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import config, metrics, models, world
+from . import config, models, world
 from .heads import READOUTS
 from .world import State
 
 CONTACTS = ("event", "twin", "averted")
 PHASES = ("approach", "contact", "after")
-MOVERS = ("self", "other", "drifter")
-CANDIDATES = 12  # contexts drawn per scene kept: about one in five leaves the room that a matched set needs
-PURPOSES = (0.0, 0.9)  # of the movers of `conducts`, from a drifter to the most purposeful other
-
-
-@dataclass(frozen=True)
-class Mover:
-    """Who moves in a scene, with what purpose, and by what taste."""
-
-    body: str
-    purpose: float
-    taste: str
-
-
-def usual(cfg: config.World) -> tuple[Mover, ...]:
-    """The battery's own movers, in the order of `MOVERS`."""
-    purpose = {"self": cfg.purpose, "other": cfg.purpose, "drifter": 0.0}
-    return tuple(Mover(body, purpose[body], cfg.taste) for body in MOVERS)
-
-
-def conducts(levels: int, tastes: tuple[str, ...]) -> tuple[Mover, ...]:
-    """Others of every taste at `levels` of purpose, taste by taste.
-
-    Each is to have scenes of its own: contexts that have room whatever the conduct are those that hardly show it.
-    """
-    return tuple(Mover("other", float(p), taste) for taste in tastes for p in np.linspace(*PURPOSES, levels).round(4))
+MOVERS = ("self", "quiet", "other", "drifter", "nobody")
+TEMPLATES = MOVERS[:-1]  # nobody's scenes are the other's
+OTHERS = MOVERS[2:4]  # whose appearance is varied
 
 
 @dataclass(frozen=True)
@@ -102,156 +80,149 @@ def similarity(angle: Tensor) -> list[float]:
 
 
 @lru_cache(maxsize=64)
-def make(cfg: config.Battery, movers: tuple[Mover, ...] = ()) -> Scenes:
-    """Draw templates: the same first state and random numbers for every mover, kept only if every variant has room.
-
-    movers: the `usual` ones by default.  Raises ValueError if too few contexts fit.
-    """
-    count = cfg.scenes * CANDIDATES
-    first = _first(cfg, count)
-    runs = [_context(cfg, first, mover) for mover in movers or usual(cfg.world)]
-    good = torch.stack([run["good"] for run in runs]).all(0).nonzero().squeeze(1)
-    if len(good) < cfg.scenes:
-        raise ValueError(f"only {len(good)} of {count} contexts fit this world, {cfg.scenes} wanted: lower max_items")
-    keep = good[: cfg.scenes]
-    script = [_script(cfg, {k: v[keep].long() for k, v in run.items()}) for run in runs]
-    pos, actions, items = (torch.stack(parts) for parts in zip(*script, strict=False))
-    return Scenes(pos, actions, items, first.side[keep].to(torch.int8), first.angle[keep])
-
-
-def _first(cfg: config.Battery, count: int) -> State:
+def make(cfg: config.Battery) -> Scenes:
+    """Draw templates: the same first states and random numbers for every mover."""
     everywhere = cfg.world.model_copy(update={"eventful": 1.0, "drifters": 0.0})
-    return world.reset(everywhere, count, world.generator(cfg.seed, "battery/first"))
+    first = world.reset(everywhere, cfg.scenes, world.generator(cfg.seed, "battery/first"))
+    script = [_script(cfg, *_context(cfg, first, mover)) for mover in TEMPLATES]
+    pos, actions, items = (torch.stack(parts) for parts in zip(*script, strict=True))
+    return Scenes(pos, actions, items, first.side.to(torch.int8), first.angle)
 
 
-def _context(cfg: config.Battery, state: State, mover: Mover) -> dict[str, Tensor]:
-    """Ordinary frames up to the approach, in role space: pos, actions [B, T, M], items [B, T, M, N], good [B]."""
+def purposes(cfg: config.World, mover: str) -> tuple[float, float]:
+    """Of the mover and of the body that does not move."""
+    own = {"self": cfg.purpose, "quiet": cfg.purpose, "other": cfg.other_purpose, "drifter": 0.0}[mover]
+    return own, cfg.purpose if mover in OTHERS else cfg.other_purpose
+
+
+def _context(cfg: config.Battery, state: State, mover: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Ordinary frames up to the approach, in role space: pos, actions [B, T, M], items [B, T, M, N]."""
     g = world.generator(cfg.seed, "battery/context")
-    worth = world.values(cfg.world.model_copy(update={"taste": mover.taste}))
-    worth = worth if mover.body == "self" else worth.flip(0)
-    purpose = torch.tensor([mover.purpose, cfg.world.purpose])
-    state = replace(state, purpose=purpose.expand(len(state), 2))
-    frames = [_small(state.pos, torch.full_like(state.pos, -1), state.items)]
-    for t in range(cfg.context):
+    worth = world.values(cfg.world)
+    worth = worth.flip(0) if mover in OTHERS else worth
+    state = replace(state, purpose=torch.tensor(purposes(cfg.world, mover)).expand(len(state), 2))
+    if mover == "quiet":
+        items = state.items * torch.tensor([1, 0])[:, None]
+        state = replace(state, items=items, stocked=torch.zeros_like(state.stocked))
+    frames = [(state.pos, torch.full_like(state.pos, -1), state.items)]
+    for _ in range(cfg.context):
         actions = world.conduct(state, cfg.world, g, worth)
-        still = cfg.world if t < cfg.context - 1 else cfg.world.model_copy(update={"respawn": 0.0})
-        state = world.step(state, actions, still, g)
-        frames.append(_small(state.pos, actions, state.items))
-    pos, actions, items = (torch.stack(parts, 1) for parts in zip(*frames, strict=False))
-    room = (state.items[:, 0] > 0).sum(1) < cfg.world.max_items
-    open_moves = _open_moves(cfg, state.pos, state.items).any(2).all(1)
-    far = _far_cell(cfg, state.pos[:, 0], state.items[:, 0])[1] >= 2
-    return {
-        "pos": pos,
-        "actions": actions,
-        "items": items,
-        "good": room & open_moves & far & (state.contact == 0).all(1),
-    }
-
-
-def _small(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Cells, actions and ranks in one byte each: eight thousand scenes are large in any other type."""
-    return tuple(tensor.to(torch.int8) for tensor in tensors)
-
-
-def _open_moves(cfg: config.Battery, pos: Tensor, items: Tensor) -> Tensor:
-    """Which actions [B, M, A] lead to another cell that holds nothing."""
-    after, _ = world.geometry(cfg.world.size, pos.device)
-    reached = after[pos]
-    return (reached != pos.unsqueeze(2)) & (items.gather(2, reached) == 0)
-
-
-def _far_cell(cfg: config.Battery, pos: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """The empty cell [B] farthest from pos [B], and its distance [B] in cells."""
-    _, apart = world.geometry(cfg.world.size, pos.device)
-    distance = torch.where(items > 0, -1, apart[pos])
-    return distance.argmax(1), distance.max(1).values
+        state = world.step(state, actions, cfg.world, g)
+        frames.append((state.pos, actions, state.items))
+    return tuple(torch.stack(parts, 1) for parts in zip(*frames, strict=True))
 
 
 def _choose(allowed: Tensor, g: torch.Generator) -> Tensor:
-    """A random allowed action [B, M] from allowed [B, M, A]."""
-    return (torch.rand(allowed.shape, generator=g) * allowed + allowed).argmax(2)
+    """The index [...] of a random allowed one of allowed [..., A]; 0 where none is."""
+    return (torch.rand(allowed.shape, generator=g) * allowed).argmax(-1)
 
 
-def _script(cfg: config.Battery, run: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Append contact and after, and lay the item: pos, actions [n, T, M]; items [X, K, n, T, M, N]."""
-    after, _ = world.geometry(cfg.world.size, run["pos"].device)
-    g = world.generator(cfg.seed, "battery/script")
-    here, lying = run["pos"][:, -1], run["items"][:, -1]
-    step = _choose(_open_moves(cfg, here, lying), g)
-    there = after[here].gather(2, step.unsqueeze(2)).squeeze(2)
-    target, n = there[:, 0], torch.arange(len(here))
-    taken = lying.clone()
-    taken[n, 0, target] = 1
-    far, _ = _far_cell(cfg, here[:, 0], taken[:, 0])
-    taken[n, 0, far] = 1
-    leave = _choose(_open_moves(cfg, there, taken), g)
-    gone = after[there].gather(2, leave.unsqueeze(2)).squeeze(2)
-    pos = torch.cat([run["pos"], there[:, None], gone[:, None]], 1)
-    actions = torch.cat([run["actions"], step[:, None], leave[:, None]], 1)
+def _script(cfg: config.Battery, pos: Tensor, actions: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Append contact and after, and lay the item: pos, actions [n, T, M]; items [X, K, n, T, M, N], in one byte each."""
+    after, apart = world.geometry(cfg.world.size, pos.device)
+    g, n, cells = world.generator(cfg.seed, "battery/script"), torch.arange(len(pos)), torch.arange(items.shape[-1])
+    here, lying = pos[:, -1], items[:, -1].clone()
+    under = torch.nn.functional.one_hot(here, len(cells)).bool()  # met in the frame of approach
+    step = _choose(after[here[:, 0]] != here[:, :1], g)
+    target = after[here[:, 0], step]
+    distractors = (lying[:, 0] > 0) & ~under[:, 0]
+    random = _choose(distractors, g)
+    lying[n, 0, torch.where(distractors[n, target], target, random)] *= under[n, 0, random]
+    rest = lying.masked_fill(under, 0)
+    taken = (rest[:, 0] > 0) | under[:, 0] | (cells == target[:, None])
+    far = torch.where(taken, -1, apart[here[:, 0]]).argmax(1)
+    rest_far = rest.clone()
+    rest_far[n, 0, far] = 1
+    moves = _open(after, here[:, 1], rest[:, 1], g)
+    there = torch.stack([target, after[here[:, 1], moves]], 1)
+    leave = torch.stack([_open(after, there[:, m], rest_far[:, m], g) for m in (0, 1)], 1)
+    pos = torch.cat([pos, there[:, None], after[there, leave][:, None]], 1)
+    actions = torch.cat([actions, torch.stack([step, moves], 1)[:, None], leave[:, None]], 1)
     kinds = len(cfg.world.ladder)
-    items = torch.cat([run["items"], lying[:, None], lying[:, None]], 1).expand(3, kinds, -1, -1, -1, -1).clone()
+    items = torch.cat([items[:, :-1], torch.stack([lying, rest, rest], 1)], 1).expand(3, kinds, -1, -1, -1, -1).clone()
     rank = torch.arange(1, kinds + 1)[:, None]
-    a, c, e = cfg.context, cfg.context + 1, cfg.context + 2  # approach, contact, after
-    items[0, :, n, a, 0, target] = rank
-    items[0, :, n, c, 0, target] = rank
-    items[1, :, n, a, 0, far] = rank
-    items[1, :, n, c, 0, far] = rank
-    items[1, :, n, e, 0, far] = rank
-    items[2, :, n, a, 0, target] = rank
-    return _small(pos, actions, items)
+    for contact, phase, cell in (
+        *(("event", phase, target) for phase in PHASES[:2]),
+        *(("twin", phase, far) for phase in PHASES),
+        ("averted", "approach", target),
+    ):
+        items[CONTACTS.index(contact), :, n, cfg.context + PHASES.index(phase), 0, cell] = rank
+    return tuple(tensor.to(torch.int8) for tensor in (pos, actions, items))
+
+
+def _open(after: Tensor, pos: Tensor, items: Tensor, g: torch.Generator) -> Tensor:
+    """A random action [B] from pos [B] to another cell that holds nothing of items [B, N]; to stay where all do."""
+    reached = after[pos]
+    return _choose((reached != pos[:, None]) & (items.gather(1, reached) == 0), g)
 
 
 def instantiate(
-    scenes: Scenes, mover: str | int, angle: Tensor | None = None, contacts: int = len(CONTACTS)
+    scenes: Scenes,
+    mover: str,
+    cfg: config.World,
+    angle: Tensor | None = None,
+    contacts: int = len(CONTACTS),
+    template: str | None = None,
 ) -> tuple[State, Tensor]:
     """Body-space states and the self's previous actions of one mover's scenes, batched [X * K * n * T].
 
-    mover: one of `MOVERS`, or the place of an other among the movers given to `make`.  angle [] in radians is the
-    other's appearance; None keeps each scene's own.  Only the first `contacts` of CONTACTS are laid out.  Previous
-    actions are [X * K * n, T] in the convention of `Batch.prev_action`.
+    mover: one of `MOVERS`; cfg: the world by whose tastes moods are.  angle [] in radians is the other's appearance;
+    None keeps each scene's own.  Only the first `contacts` of CONTACTS are laid out.  template: whose scenes they are,
+    the mover's own by default.  Previous actions are [X * K * n, T] in the convention of `Batch.prev_action`.
     """
-    kind = mover if isinstance(mover, int) else MOVERS.index(mover)
+    kind = TEMPLATES.index(template or ("other" if mover == "nobody" else mover))
     items = scenes.items[kind][:contacts].long()
     x, k, n, t, m, cells = items.shape
     pos = scenes.pos[kind].long().expand(x, k, n, t, m)
     actions = scenes.actions[kind].long().expand(x, k, n, t, m)
     side = scenes.side.long()[:, None].expand(x, k, n, t)
     turned = (scenes.angle if angle is None else angle.expand(n))[:, None].expand(x, k, n, t)
-    if mover != "self":  # the mover is body 1: swap roles, and the self's chamber is the other one
+    if mover in (*OTHERS, "nobody"):  # the mover is body 1: swap roles, and the self's chamber is the other one
         items, pos, actions, side = items.flip(-2), pos.flip(-1), actions.flip(-1), 1 - side
-    items, pos, actions = items.reshape(-1, m, cells), pos.reshape(-1, m), actions.reshape(-1, t, m)
-    contact = items.gather(2, pos.unsqueeze(2)).squeeze(2)
+    contact = items.gather(-1, pos.unsqueeze(-1)).squeeze(-1)
+    if mover == "nobody":
+        contact = contact * torch.tensor([1, 0], device=contact.device)
+    always = torch.ones(x * k * n * t, dtype=torch.bool, device=pos.device)
     state = State(
         side=side.reshape(-1),
-        pos=pos,
-        items=items,
-        contact=contact,
+        pos=pos.reshape(-1, m),
+        items=items.reshape(-1, m, cells),
+        contact=contact.reshape(-1, m),
+        mood=_moods(world.worth_of(contact, cfg)).reshape(-1, m),
         angle=turned.reshape(-1),
-        purpose=torch.zeros_like(pos, dtype=torch.float),
-        eventful=torch.ones(len(pos), dtype=torch.bool, device=pos.device),
+        purpose=torch.zeros(len(always), m, device=pos.device),
+        occupied=always & (mover != "nobody"),
+        stocked=always & (mover != "quiet"),
     )
-    return state, actions[..., 0] + 1
+    return state, actions.reshape(-1, t, m)[..., 0] + 1
+
+
+def _moods(worth: Tensor) -> Tensor:
+    """Moods [..., T, M] that contacts of some worth [..., T, M] leave, each from the frame after."""
+    mood, moods = torch.zeros_like(worth[..., 0, :]), []
+    for met in worth.unbind(-2):
+        moods.append(mood)
+        mood = mood / 2 + met
+    return torch.stack(moods, -2)
 
 
 def present(
     scenes: Scenes,
-    mover: str | int,
+    mover: str,
     angle: Tensor | None,
     cfg: config.World,
     appearance: world.Appearance,
     noise: torch.Generator | None = None,
     contacts: int = len(CONTACTS),
+    template: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The stimuli as a seed's agent sees them: obs [X * K * n, T, F] and prev_action [X * K * n, T], on their device.
 
-    Both bodies are drawn, whether or not the agent ever met an other.
-
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
-    state, prev_action = instantiate(scenes, mover, angle, contacts)
+    state, prev_action = instantiate(scenes, mover, cfg, angle, contacts, template)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
-    obs = world.observe(state, cfg.model_copy(update={"solitary": False}), appearance, noise).flatten(1)
+    obs = world.observe(state, cfg, appearance, noise).flatten(1)
     return obs.view(*prev_action.shape, -1), prev_action
 
 
@@ -262,11 +233,10 @@ def true_returns(cfg: config.Battery, scenes: Scenes, mover: str = "self") -> Te
     scene are rolled out under the same random numbers; the horizon leaves less than 1e-4 of the weight.  V_pi of an
     agent with coupling kappa is the self's return plus kappa times the other's.
     """
-    state, _ = instantiate(scenes, mover)
-    x, k, n, t = (*scenes.items.shape[1:4], scenes.items.shape[4])
-    purpose = torch.full_like(state.purpose, cfg.world.purpose)
-    purpose[:, 1] *= mover != "drifter"
-    state = replace(state, purpose=purpose)
+    state, _ = instantiate(scenes, mover, cfg.world)
+    x, k, n, t = scenes.items.shape[1:5]
+    purpose = torch.tensor([cfg.world.purpose, 0.0 if mover == "drifter" else cfg.world.other_purpose])
+    state = replace(state, purpose=purpose.expand_as(state.purpose))
     grid = torch.arange(len(state)).view(x * k, n, t)[:, :, -len(PHASES) :]
     out = torch.stack([_rollout(cfg, state.map(lambda f, at=at: f[at])) for at in grid.flatten(1)])
     return out.view(x, k, n, len(PHASES), -1)
@@ -277,25 +247,22 @@ def _rollout(cfg: config.Battery, start: State) -> Tensor:
     g = world.generator(cfg.seed, "battery/truth")
     horizon = int(np.ceil(np.log(1e-4) / np.log(cfg.gamma)))
     state, total = start.map(lambda f: f.repeat_interleave(cfg.rollouts, 0)), 0.0
-    own, other = world.values(cfg.world)
     for k in range(horizon):
         state = world.step(state, world.conduct(state, cfg.world, g), cfg.world, g)
-        total = total + cfg.gamma**k * torch.stack([own[state.contact[:, 0]], other[state.contact[:, 1]]])
-    return total.view(2, len(start), cfg.rollouts).mean(2).T
+        total = total + cfg.gamma**k * world.worth_of(state.contact, cfg.world)
+    return total.view(len(start), cfg.rollouts, 2).mean(1)
 
 
 # What agents predict: from scenes to codes, and from codes to tidy tables.
 
-CHUNK = 1024  # sequences imagined at a time
-
 CodesOf = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, phases, D]
-Conducts = dict[tuple[Mover, float], Tensor]  # the same, of event and twin, at approach and contact
 
 
 def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
-    """(mover, similarity, angle) of every condition: the self, then other and drifter at each level of similarity."""
-    yield "self", 1.0, None
-    for mover in ("other", "drifter"):
+    """(mover, similarity, angle) of every condition: those of one appearance, then others at each level of it."""
+    for mover in ("self", "quiet", "nobody"):
+        yield mover, 1.0, None
+    for mover in OTHERS:
         for angle, s in zip(angles(levels), similarity(angles(levels)), strict=False):
             yield mover, s, angle
 
@@ -337,14 +304,20 @@ def _rows(
     return frame.assign(mover=mover, similarity=s)
 
 
-def truth(cfg: config.Battery, value: Tensor) -> pd.DataFrame:
-    """The response table of an agent that knows the truth (kappa = 0), self scenes: r exactly, V = V_pi.
+def truth(
+    cfg: config.Battery, scenes: Scenes, gains: dict[str, Tensor], kappa: float = 0.0
+) -> pd.DataFrame:
+    """The response table of an agent that knows the truth: r by the simulator's own reward, V = V_pi + kappa V_other.
 
-    value [X, K, n, phases]: the self's own part of `true_returns`.
+    gains: mover -> [X, K, n, phases, M] from `true_returns`; those of nobody are made from the other's.
     """
-    reward = torch.zeros_like(value)
-    reward[CONTACTS.index("event"), :, :, PHASES.index("contact")] = torch.tensor(cfg.world.ladder)[:, None]
-    return _rows(torch.stack([reward, value], -1), "self", 1.0, cfg.world.ladder)
+    tables = []
+    for mover, gain in gains.items():
+        state, _ = instantiate(scenes, mover, cfg.world)
+        reward = world.reward(state.contact, cfg.world, kappa, kappa).view(*gain.shape[:3], -1)[..., -len(PHASES) :]
+        value = gain[..., 0] + kappa * gain[..., 1]
+        tables.append(_rows(torch.stack([reward, value], -1), mover, 1.0, cfg.world.ladder))
+    return pd.concat(tables, ignore_index=True)
 
 
 def returns(cfg: config.Battery, gains: dict[str, Tensor]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -362,68 +335,10 @@ def returns(cfg: config.Battery, gains: dict[str, Tensor]) -> tuple[pd.DataFrame
     return pd.concat(table, ignore_index=True), pd.DataFrame(rows, columns=columns)
 
 
-def predictions(heads: nn.Module, codes: CodesOf) -> Iterator[tuple[str, float, Tensor]]:
-    """(mover, similarity, predictions [X, K, n, phases, readouts]) of every condition, scene by scene."""
-    with torch.no_grad():
-        for (mover, s), z in codes.items():
-            yield mover, s, heads(z).cpu()
-
-
-def encode_conducts(
-    model: nn.Module, cfg: config.Battery, movers: tuple[Mover, ...], data: config.Episodes, device: str = "cpu"
-) -> Conducts:
-    """Codes of every mover at every appearance, each mover in scenes of its own; nothing is kept after contact."""
-    appearance, codes = world.appearance(data.world, data.seed, device), {}
-    shape = (len(CONTACTS) - 1, len(data.world.ladder), cfg.scenes, len(PHASES) - 1)
-    for mover in movers:
-        scenes = make(cfg, (mover,)).to(device)
-        for angle, s in zip(turns := angles(cfg.levels), similarity(turns), strict=True):
-            shown = present(scenes, 0, angle.to(device), data.world, appearance, contacts=shape[0])
-            codes[mover, s] = models.encode(model, *shown)[:, -len(PHASES) : -1].clone().view(*shape, -1)
-    return codes
-
-
-@torch.no_grad()
-def surface(heads: nn.Module, codes: Conducts, ladder: tuple[float, ...]) -> pd.DataFrame:
-    """Slopes of the empathy contrast for others of every appearance, purpose and taste.
-
-    Columns taste, purpose, similarity, readout, slope (mean over scenes), sd, n_scenes.
-    """
-    rows = []
-    for (mover, s), z in codes.items():
-        out = heads(z).cpu()
-        for r, readout in enumerate(READOUTS):
-            slope = metrics.scene_slope(out[..., r], metrics.KINDS[readout]["empathy"], ladder, CONTACTS, PHASES)
-            rows.append((mover.taste, mover.purpose, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
-    return pd.DataFrame(rows, columns=["taste", "purpose", "similarity", "readout", "slope", "sd", "n_scenes"])
-
-
-@torch.no_grad()
-def imagined(
-    model: nn.Module, heads: nn.Module, cfg: config.Battery, scenes: Scenes, data: config.Episodes, gamma: float
-) -> pd.DataFrame:
-    """Slopes on valence of what is expected of a contact that is imagined: event less twin, approach last seen.
-
-    Columns mover, similarity, readout (reward: r of the imagined frame; value: r + gamma V of it), slope (mean over
-    scenes), sd, n_scenes.  The self's action is given to the model, the other's is not.
-    """
-    appearance, met, rows = world.appearance(data.world, data.seed, scenes.pos.device), CONTACTS[:2], []
-    shape, kind = (len(met), len(data.world.ladder), cfg.scenes, 1), metrics.KINDS["reward"]["empathy"]
-    seen = PHASES.index("contact") - len(PHASES)
-    for mover, s, obs, action in stimuli(cfg, scenes, data.world, appearance, len(met)):
-        parts = zip(obs.split(CHUNK), action.split(CHUNK), strict=True)
-        z = torch.cat([model.imagine(o[:, :seen], a[:, :seen], a[:, seen : seen + 1]) for o, a in parts])
-        reward, value = heads(z).view(*shape, len(READOUTS)).cpu().unbind(-1)
-        for readout, out in (("reward", reward), ("value", reward + gamma * value)):
-            slope = metrics.scene_slope(out, kind, data.world.ladder, met, ("contact",))
-            rows.append((mover, s, readout, slope.mean(), slope.std(ddof=1), len(slope)))
-    return pd.DataFrame(rows, columns=["mover", "similarity", "readout", "slope", "sd", "n_scenes"])
-
-
 @torch.no_grad()
 def value_agreement(heads: nn.Module, codes: CodesOf, value: Tensor) -> float:
-    """Correlation over self scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
-    predicted = heads(codes["self", 1.0])[..., READOUTS.index("value")]
+    """Correlation over quiet scenes (all contacts, valences, phases) of predicted V with V_pi [X, K, n, phases]."""
+    predicted = heads(codes["quiet", 1.0])[..., READOUTS.index("value")]
     return float(np.corrcoef(predicted.flatten().double().cpu(), value.flatten().double())[0, 1])
 
 

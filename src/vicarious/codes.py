@@ -1,4 +1,5 @@
-"""Similarity of the codes for self and other, and whether a code still tells who moved (DESIGN 4).
+"""What a world model's codes share between self and other in the same event, without any reward, and whether a code
+still tells who moved (DESIGN 4).
 
 All measures are taken at contact, on scenes that neither decoder nor probe was fitted to.
 """
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import battery, config, models, world
-from .battery import CONTACTS, MOVERS, PHASES, CodesOf
+from .battery import CONTACTS, PHASES, CodesOf, Scenes
+from .heads import spread
 from .models.base import mlp
 from .train import fit
 
@@ -23,54 +25,33 @@ Rows = Iterator[tuple[str, str, float, float]]
 CHUNK = 512  # scenes encoded at a time, so that memory stays small
 MET = [CONTACTS.index("event"), CONTACTS.index("twin")]
 CONTACT = PHASES.index("contact")
+FITTED = ("self", *battery.OTHERS)  # movers whose scenes decoder and probe are fitted to
 
 
-def measure(cfg: config.Codes, model: nn.Module, codes: CodesOf) -> pd.DataFrame:
+def measure(cfg: config.Codes, model: nn.Module, scenes: Scenes, codes: CodesOf) -> pd.DataFrame:
     """Tidy measures of one world model: measure, mover, similarity, value.
 
-    r2: of a decoder fitted to the self; transfer: the same over R2 within self; both also `_matched`; null: transfer
-    of decoders fitted to permuted labels; cosine: of coding axes, over the self's own between two sets of scenes; cka:
-    debiased linear CKA; auc and p_self: who moved.  Decoder and probe are fitted to scenes of their own,
-    `cfg.fit_scenes`, and judged on the battery.
+    tau: transfer of what events change, over the self's own; direction: share of steps whose direction a decoder that
+    was fitted to the self reads off; cka: debiased linear CKA; auc and p_self: who moved.  Decoder, probe and
+    whitening are fitted to scenes of their own, `cfg.fit_scenes`, and everything is evaluated on the battery.
     """
-    at, fitting = _standardised(cfg, model, codes)
-    rows = [*_transfer(cfg, at, fitting), *_axes(cfg, at, fitting), *_cka(at), *_identity(cfg, at, fitting)]
-    return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
-
-
-def calibration_bins(cfg: config.Identity, model: nn.Module, codes: CodesOf, bins: int = 10) -> pd.DataFrame:
-    """A reliability diagram of the probe for who moved: mover, similarity, bin, p_self, share_self, n_scenes.
-
-    Per condition, scenes that the calibration was not fitted to, the mover's and as many of the self's, in bins of the
-    predicted probability that it was the self; p_self is its mean in the bin, share_self how often it was.
-    """
-    at, fitting = _standardised(cfg, model, codes)
-    rows = []
-    for mover, s, _, probability, truth in _probed(cfg, at, fitting):
-        at_bin = np.minimum((probability * bins).astype(int), bins - 1)
-        for b in np.unique(at_bin):
-            inside = at_bin == b
-            rows.append((mover, s, b, probability[inside].mean(), truth[inside].mean(), int(inside.sum())))
-    return pd.DataFrame(rows, columns=["mover", "similarity", "bin", "p_self", "share_self", "n_scenes"])
-
-
-def _standardised(cfg: config.Codes, model: nn.Module, codes: CodesOf) -> tuple[CodesOf, dict[str, Tensor]]:
-    """Codes at contact [event and twin, K, n, D] of battery and fitting scenes, by the latter's statistics."""
-    fitting = _fitting_codes(cfg, model, codes["self", 1.0].device)
+    own = battery.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
+    fitting = _fitting_codes(cfg, model, own, codes["self", 1.0].device)
     flat = fitting["self"].flatten(0, -2)
-    mean, scale = flat.mean(0), torch.where(flat.std(0) > 1e-6, flat.std(0), 1.0)
+    mean, scale = flat.mean(0), spread(flat)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
     for z in fitting.values():
         z.sub_(mean).div_(scale)
-    return at, fitting
+    rows = [*_tau(cfg, at, fitting), *_direction(cfg, at, scenes, fitting, own), *_cka(at)]
+    rows += _identity(cfg, at, fitting)
+    return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 
 
-def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
+def _fitting_codes(cfg: config.Codes, model: nn.Module, scenes: Scenes, device: torch.device) -> dict[str, Tensor]:
     """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at appearances drawn per scene."""
     data = cfg.model.data
-    scenes = battery.make(cfg.battery.model_copy(update={"scenes": cfg.fit_scenes, "seed": cfg.battery.seed + 1}))
     appearance, codes = world.appearance(data.world, data.seed, device), {}
-    for mover in MOVERS:
+    for mover in FITTED:
         noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
         for part in scenes.split(CHUNK):
             obs, prev_action = battery.present(part.to(device), mover, None, data.world, appearance, noise, len(MET))
@@ -80,92 +61,78 @@ def _fitting_codes(cfg: config.Codes, model: nn.Module, device: torch.device) ->
     return codes
 
 
-def labels(ladder: tuple[float, ...], scenes: int) -> Tensor:
-    """What the decoder must tell [2, K, n]: +v where the item is met, -v in the twin, so that presence is worthless."""
-    v = torch.tensor(ladder)
-    return torch.stack([v, -v])[:, :, None].expand(-1, -1, scenes)
+def whitening(z: Tensor) -> Tensor:
+    """The symmetric square root [D, D] of the inverse covariance of codes z [..., D], shrunk by Ledoit & Wolf (2004)."""
+    from sklearn.covariance import ledoit_wolf  # imported where it is used: most chapters only read results
+
+    covariance, _ = ledoit_wolf(z.flatten(0, -2).double().cpu().numpy())
+    values, axes = np.linalg.eigh(covariance)
+    root = (axes / np.sqrt(np.maximum(values, 1e-9))) @ axes.T
+    return torch.from_numpy(root).to(z)
 
 
-def fit_mlps(
-    x: Tensor, ys: dict[str, Tensor], cfg: config.Codes, loss: Callable, weight: Tensor | None = None
-) -> list[nn.Module]:
-    """MLPs of the heads' own capacity fitted to x [R, D] and each of ys {tag: [R]}, as one population.
+def transfer(own: Tensor, other: Tensor, ladder: tuple[float, ...]) -> float:
+    """tau of whitened codes of event minus twin, own and other [K, n, D], by what the item is worth.
+
+    With D(v) the mean over a half of the scenes, and D' over the other half: the sum over v of
+    D_other(v).D_self'(v) - D_other(v).D_self'(-v), over the same of the self (DESIGN 4).  1: the other's events change
+    codes as the self's do, worth by worth; 0: not so.  It knows no reward.
+    """
+    pairs = [(i, ladder.index(-v)) for i, v in enumerate(ladder) if v and -v in ladder]
+    halves = [[x[:, half::2].mean(1).double() for half in (0, 1)] for x in (own, other)]
+
+    def along(moved: list[Tensor]) -> Tensor:
+        return sum(
+            moved[h][i] @ (halves[0][1 - h][i] - halves[0][1 - h][opposite]) for h in (0, 1) for i, opposite in pairs
+        )
+
+    return float(along(halves[1]) / along(halves[0]))
+
+
+def _tau(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
+    ladder, root = cfg.model.data.world.ladder, whitening(torch.cat([z.flatten(0, -2) for z in fitting.values()]))
+    changes = {key: (z[0] - z[1]) @ root for key, z in at.items()}
+    for (mover, s), change in changes.items():
+        yield "tau", mover, s, transfer(changes["self", 1.0], change, ladder)
+
+
+def fit_mlp(
+    x: Tensor, y: Tensor, cfg: config.Codes, loss: Callable, tag: str, outputs: int = 1, weight: Tensor | None = None
+) -> nn.Module:
+    """An MLP of the heads' own capacity fitted to x [R, D] and y [R]; loss(outputs [R, outputs], y) -> [].
 
     weight [R]: how often a row is drawn, uniformly by default.
     """
-    nets, index = [], []
-    for tag in ys:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(world.generator(cfg.model.data.seed, f"codes/{tag}").initial_seed())
-            nets.append(mlp(x.shape[-1], *[cfg.width] * cfg.depth, 1).to(x.device))
-        g = world.generator(cfg.model.data.seed, f"codes/{tag}/batches")
-        shape = (cfg.updates, cfg.batch)
-        if weight is None:
-            index.append(torch.randint(len(x), shape, generator=g))
-        else:
-            index.append(torch.multinomial(weight, cfg.updates * cfg.batch, replacement=True, generator=g).view(shape))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(world.generator(cfg.model.data.seed, f"codes/{tag}").initial_seed())
+        net = mlp(x.shape[-1], *[cfg.width] * cfg.depth, outputs).to(x.device)
+    g = world.generator(cfg.model.data.seed, f"codes/{tag}/batches")
+    weight = torch.ones(len(x)) if weight is None else weight
+    index = torch.multinomial(weight, cfg.updates * cfg.batch, replacement=True, generator=g)
     fit(
-        nets,
-        lambda net, inputs, target: loss(net(inputs).squeeze(-1).float(), target),
-        lambda rows: ([x[own] for own in rows], [y[own] for y, own in zip(ys.values(), rows, strict=True)]),
-        torch.stack(index, 1),
+        [net],
+        lambda net, inputs, target: loss(net(inputs).float(), target),
+        lambda rows: ([x[own] for own in rows], [y[own] for own in rows]),
+        index.view(cfg.updates, 1, cfg.batch),
         cfg.rate,
         cfg.weight_decay,
     )
-    return nets
+    return net
 
 
-def cross_condition(fitted: nn.Module, z: Tensor, y: Tensor, matched: bool = False) -> float:
-    """R2 of a decoder fitted in one condition on codes z [2, K, n, D] and labels y [2, K, n] of another.
-
-    Cross-condition generalisation of Bernardi et al. (2020), for a graded label.  `matched` first subtracts from the
-    predictions their mean over each scene's six variants, so that what the variants share (distractors) cannot count.
-    """
-    guess = fitted(z).squeeze(-1)
-    if matched:
-        guess = guess - guess.mean((0, 1), keepdim=True)
-    from sklearn.metrics import r2_score  # imported where it is used: most chapters only read results
-
-    return r2_score(y.flatten().numpy(), guess.flatten().cpu().numpy())
+def directions(scenes: Scenes, mover: str) -> Tensor:
+    """Which way the mover steps in each scene [n]: 0 to 3."""
+    template = "other" if mover == "nobody" else mover
+    return scenes.actions[battery.TEMPLATES.index(template), :, CONTACT - len(PHASES), 0].long() - 1
 
 
-def _transfer(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
-    ladder, device = cfg.model.data.world.ladder, fitting["self"].device
-    x, y = fitting["self"].flatten(0, 2), labels(ladder, cfg.fit_scenes).flatten()
-    test = labels(ladder, cfg.battery.scenes)
-    g = world.generator(cfg.model.data.seed, "codes/permutation")
-    permuted = {f"null/{i}": y[torch.randperm(len(y), generator=g)] for i in range(cfg.permutations)}
-    ys = {tag: labelled.to(device) for tag, labelled in {"decoder": y, **permuted}.items()}
-    decoder, *nulls = fit_mlps(x, ys, cfg, F.mse_loss)
-    within = cross_condition(decoder, at["self", 1.0], test)
-    within_matched = cross_condition(decoder, at["self", 1.0], test, matched=True)
+def _direction(cfg: config.Codes, at: CodesOf, scenes: Scenes, fitting: dict[str, Tensor], own: Scenes) -> Rows:
+    z = fitting["self"]
+    y = directions(own, "self").to(z.device).expand(z.shape[:-1]).flatten()
+    decoder = fit_mlp(z.flatten(0, -2), y, cfg, F.cross_entropy, "direction", outputs=len(world.ACTIONS) - 1)
     for (mover, s), z in at.items():
-        r2, matched = cross_condition(decoder, z, test), cross_condition(decoder, z, test, matched=True)
-        yield "r2", mover, s, r2
-        yield "r2_matched", mover, s, matched
-        yield "transfer", mover, s, r2 / within
-        yield "transfer_matched", mover, s, matched / within_matched
-    for i, null in enumerate(nulls):
-        for (mover, s), z in at.items():
-            if mover == "other":
-                yield f"null{i}", mover, s, cross_condition(null, z, test) / within
-
-
-def coding_axis(z: Tensor, y: Tensor) -> Tensor:
-    """Direction [D] along which codes z [..., D] move with labels y [...]: their covariance, unit length."""
-    axis = torch.einsum("...d,...->d", z, y)
-    return axis / axis.norm()
-
-
-def _axes(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
-    """Cosine between the self's axis on the fitting scenes and the mover's on the battery, over the self's own."""
-    ladder = cfg.model.data.world.ladder
-    device = fitting["self"].device
-    own, y = (labels(ladder, n).to(device) for n in (cfg.fit_scenes, cfg.battery.scenes))
-    own = coding_axis(fitting["self"], own)
-    ceiling = float(own @ coding_axis(at["self", 1.0], y))
-    for (mover, s), z in at.items():
-        yield "cosine", mover, s, float(own @ coding_axis(z, y)) / ceiling
+        guess = decoder(z).argmax(-1)
+        yield "direction", mover, s, float((guess == directions(scenes, mover).to(z.device)).double().mean())
 
 
 def debiased_cka(x: Tensor, y: Tensor) -> float:
@@ -184,21 +151,12 @@ def debiased_cka(x: Tensor, y: Tensor) -> float:
 def _cka(at: CodesOf) -> Rows:
     own = at["self", 1.0].flatten(0, 2)
     for (mover, s), z in at.items():
-        if mover != "self":
+        if mover in battery.OTHERS:
             yield "cka", mover, s, debiased_cka(own, z.flatten(0, 2))
 
 
 def _identity(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
-    """AUC of a probe for who met the item, and the calibrated probability that it was the self."""
-    for mover, s, auc, probability, truth in _probed(cfg, at, fitting):
-        yield "auc", mover, s, auc
-        yield "p_self", mover, s, float(probability[truth == 0].mean())
-
-
-def _probed(
-    cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]
-) -> Iterator[tuple[str, float, float, np.ndarray, np.ndarray]]:
-    """(mover, similarity, AUC, calibrated probability of self [2 K n / 2], whether it was the self) per condition.
+    """AUC of a probe for who met the item, and the calibrated probability that it was the self.
 
     The probe is fitted to events only (in a twin nobody meets anything), self against others of every appearance,
     balanced, and calibrated per condition on half of the battery's scenes (Platt 1999), judged on the other half.
@@ -206,21 +164,23 @@ def _probed(
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    own, others = fitting["self"][0].flatten(0, 1), torch.cat([fitting[m][0].flatten(0, 1) for m in MOVERS[1:]])
+    own = fitting["self"][0].flatten(0, 1)
+    others = torch.cat([fitting[mover][0].flatten(0, 1) for mover in battery.OTHERS])
     y = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
     weight = torch.where(y == 1, 1 / len(own), 1 / len(others))
-    (probe,) = fit_mlps(
-        torch.cat([own, others]), {"probe": y.to(own.device)}, cfg, F.binary_cross_entropy_with_logits, weight
+    probe = fit_mlp(
+        torch.cat([own, others]),
+        y.to(own.device),
+        cfg,
+        lambda out, target: F.binary_cross_entropy_with_logits(out[:, 0], target),
+        "probe",
+        weight=weight,
     )
     score = {key: probe(z[0]).squeeze(-1).cpu().numpy() for key, z in at.items()}  # [K, n]
     mine, half = score["self", 1.0], cfg.battery.scenes // 2
     for (mover, s), theirs in score.items():
-        if mover == "self":
-            continue
-        auc = roc_auc_score(np.repeat([1, 0], mine.size), np.r_[mine.ravel(), theirs.ravel()])
-        platt = LogisticRegression(C=1e6).fit(
-            np.r_[mine[:, :half].ravel(), theirs[:, :half].ravel()][:, None], np.repeat([1, 0], mine[:, :half].size)
-        )
-        judged = np.r_[mine[:, half:].ravel(), theirs[:, half:].ravel()]
-        truth = np.repeat([1, 0], mine[:, half:].size)
-        yield mover, s, auc, platt.predict_proba(judged[:, None])[:, 1], truth
+        if mover in battery.OTHERS:
+            yield "auc", mover, s, roc_auc_score(np.repeat([1, 0], mine.size), np.r_[mine.ravel(), theirs.ravel()])
+            fitted = np.r_[mine[:, :half].ravel(), theirs[:, :half].ravel()][:, None]
+            platt = LogisticRegression(C=1e6).fit(fitted, np.repeat([1, 0], mine[:, :half].size))
+            yield "p_self", mover, s, float(platt.predict_proba(theirs[:, half:].reshape(-1, 1))[:, 1].mean())

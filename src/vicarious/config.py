@@ -49,23 +49,26 @@ class World(Frozen):
     size: int = Field(3, ge=2, le=6, description="side of a square chamber, in cells")
     ladder: tuple[float, ...] = Field((-1.0, 0.0, 1.0), description="rewards of the item kinds, ascending")
     max_items: int = Field(3, ge=1, description="items that a chamber holds at most")
-    respawn: float = Field(0.5, ge=0.0, le=1.0, description="probability per frame and chamber of a new item")
+    appear: float = Field(0.9, ge=0.0, le=1.0, description="probability per frame and chamber of a new item")
+    vanish: float = Field(0.15, ge=0.0, le=1.0, description="probability per frame and item that it is gone")
+    best: float = Field(0.5, ge=0.0, le=1.0, description="share of items that are of the best kind")
     appearance: int = Field(4, ge=2, le=16, description="channels of a body's appearance")
-    purpose: float = Field(0.7, ge=0.0, le=1.0, description="share of the self's steps that seek its items")
-    other_purpose: tuple[float, float] = Field((0.3, 0.9), description="range of a purposeful other's purpose")
+    widest: float = Field(110.0, ge=0.0, le=180.0, description="largest angle of an other's appearance, in degrees")
+    expression: float = Field(1.0, ge=0.0, le=1.0, description="how strongly moods are drawn; 0: not at all")
+    purpose: float = Field(0.8, ge=0.0, le=1.0, description="share of the self's steps that seek its items")
+    other_purpose: float = Field(0.95, ge=0.0, le=1.0, description="the same of a purposeful other")
     drifters: float = Field(1 / 3, ge=0.0, le=1.0, description="share of episodes whose other is a drifter")
-    eventful: float = Field(0.5, ge=0.0, le=1.0, description="share of episodes with items in the other's chamber")
+    eventful: float = Field(0.5, ge=0.0, le=1.0, description="share of episodes with another body and items for it")
+    vacant: float = Field(1 / 3, ge=0.0, le=1.0, description="share of the others with items there, and nobody")
     taste: Literal["shared", "opposite", "alien"] = Field("shared", description="what a purposeful other seeks")
     view: Literal["allocentric", "left", "centred"] = Field("allocentric", description="frame of the observation")
+    marked: bool = Field(False, description="the glass shows which chamber is the self's, by its sign")
     noise: float = Field(0.0, ge=0.0, description="standard deviation of the pixel noise")
-    solitary: bool = Field(False, description="nobody and nothing in the other's chamber")
 
     @model_validator(mode="after")
     def _ladder_is_usable(self):
         if list(self.ladder) != sorted(set(self.ladder)) or len(self.ladder) < 2 or 0.0 not in self.ladder:
             raise ValueError("ladder must ascend strictly and contain 0, e.g. (-1, 0, 1)")
-        if not 0 <= self.other_purpose[0] <= self.other_purpose[1] <= 1:
-            raise ValueError("other_purpose must be (low, high) with 0 <= low <= high <= 1")
         if self.max_items > self.size**2 - 3:
             raise ValueError(f"max_items must leave three cells free: at most {self.size**2 - 3}")
         return self
@@ -193,29 +196,36 @@ class Evaluated(Stage):
 
 
 class Episodes(Stage):
-    """Rollouts of one seed's world under scripted conduct."""
+    """The episodes of one seed's world under scripted conduct: an endless stream, or a number of distinct ones."""
 
     stage: ClassVar[str] = "episodes"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     seed: int = Field(ge=0)
     world: World = World()
-    episodes: int = Field(16384, ge=64)
     frames: int = Field(20, ge=4)
+    distinct: int | None = Field(None, ge=64, description="episodes that there are; None: ever new ones")
 
 
 class Model(Stage):
-    """A world model, trained without reward and then frozen."""
+    """A world model, trained without reward and then frozen.
+
+    family: `encoder/memory` as `vicarious.models` has them, or a control; trained_on: `world`, its own objective;
+    `nothing`, its initial weights; `reward`, own reward alone in the heads' episodes at p = 0.
+    """
 
     stage: ClassVar[str] = "model"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     data: Episodes
-    family: str = "recurrent"
+    family: str = "cells/gru"
+    trained_on: Literal["world", "nothing", "reward"] = "world"
     latent: int = Field(128, ge=2)
-    width: int = Field(256, ge=2)
+    width: int = Field(256, ge=8)
     updates: int = Field(3000, ge=1)
-    batch: int = Field(64, ge=1)
-    rate: float = Field(3e-3, gt=0)
+    batch: int = Field(32, ge=1)
+    rate: float = Field(2e-2, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+    hidden: float = Field(0.5, ge=0, le=1, description="share of episodes whose own next action has to be foreseen")
+    bodies: float = Field(12.0, gt=0, description="weight of errors in the channels of bodies and of expression")
     stop: int | None = Field(None, ge=1, description="update at which it is taken as it is, short of all updates")
     state: int | None = Field(
         None,
@@ -225,13 +235,12 @@ class Model(Stage):
 
 
 class Foresight(Stage):
-    """How well a predictive world model foresees worlds whose others have one taste or another."""
+    """How well a predictive world model foresees where a purposeful other will be next."""
 
     stage: ClassVar[str] = "foresight"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     model: Model
-    tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "alien")
-    episodes: int = Field(4096, ge=64, description="of each taste, that nothing has learnt from")
+    episodes: int = Field(4096, ge=64, description="that nothing has learnt from")
 
     @model_validator(mode="after")
     def _knows_whose_chamber_is_where(self):
@@ -241,36 +250,44 @@ class Foresight(Stage):
 
 
 class Heads(Stage):
-    """A reward model and a value function over one frozen world model, each trained by itself."""
+    """A reward model and a value function over one frozen world model, each trained by itself on own reward alone.
+
+    At company 0 they are raised alone: they learn from all quiet and vacant episodes and from no eventful one.
+    """
 
     stage: ClassVar[str] = "heads"
-    epoch: ClassVar[int] = 3
+    epoch: ClassVar[int] = 4
     model: Model
-    exposure: float = Field(0.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
-    kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gain in the self's reward")
-    label_source: Literal["own", "shuffled", "uneventful"] = Field(
-        "own",
-        alias="lessons",
-        description="own: own reward; shuffled: that of another episode; uneventful: own reward, and only episodes "
-        "without items in the other's chamber",
-    )
+    company: float = Field(0.0, ge=0.0, le=1.0, description="share p of the eventful episodes that is learnt from")
+    kappa_gain: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's gains in the self's reward")
+    kappa_loss: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's losses in the self's reward")
+    rewards: Literal["own", "shuffled"] = Field("own", description="own reward, or that of another episode")
+    others: Literal["all", "drifters", "purposeful"] = Field("all", description="among whom they are raised")
+    episodes: int = Field(49152, ge=64)
     width: int = Field(128, ge=1, description="hidden units per layer")
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
-    reward_updates: int = Field(8000, ge=1, description="of the reward model")
+    reward_updates: int = Field(2000, ge=1, description="of the reward model")
     reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
-    updates: int = Field(4000, ge=1, description="of the value function")
-    rate: float = Field(5e-3, gt=0, description="of the value function")
+    updates: int = Field(2000, ge=1, description="of the value function")
+    rate: float = Field(1e-2, gt=0, description="of the value function")
     batch: int = Field(64, ge=1, description="episodes per update")
     weight_decay: float = Field(0.01, ge=0)
     gamma: float = Field(0.8, gt=0, lt=1)
     lam: float = Field(0.95, ge=0, le=1)
+
+    @property
+    def data(self) -> Episodes:
+        """The episodes that it learns from, a share of them: those of the usual world, whatever the model met."""
+        usual = {"eventful": World.model_fields["eventful"].default}
+        world = self.model.data.world.model_copy(update=usual)
+        return self.model.data.model_copy(update={"world": world, "distinct": self.episodes})
 
 
 class Battery(Stage):
     """The stimulus battery: scene templates that every agent is evaluated on."""
 
     stage: ClassVar[str] = "battery"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     world: World = World()
     seed: int = 2022
     scenes: int = Field(256, ge=8)
@@ -280,54 +297,11 @@ class Battery(Stage):
     rollouts: int = Field(256, ge=1)
 
 
-class Joint(Evaluated):
-    """A world model and heads of several exposures, trained together for the world model's updates and watched."""
-
-    stage: ClassVar[str] = "joint"
-    epoch: ClassVar[int] = 1
-    model: Model
-    battery: Battery = Battery(levels=7, scenes=128)
-    exposures: tuple[float, ...] = (0.0, 1.0)
-    checkpoints: int = Field(18, ge=3, description="at which the battery is evaluated")
-    width: int = Field(128, ge=1, description="hidden units per layer of the heads")
-    depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
-    reward_rate: float = Field(1e-2, gt=0, description="of the reward model")
-    rate: float = Field(5e-3, gt=0, description="of the value function")
-    gamma: float = Field(0.8, gt=0, lt=1)
-    lam: float = Field(0.95, ge=0, le=1)
-
-    def at(self, exposure: float) -> Heads:
-        """The configuration of the heads of one exposure."""
-        names = ("model", "width", "depth", "reward_rate", "rate", "gamma", "lam")
-        return Heads(exposure=exposure, **{name: getattr(self, name) for name in names})
-
-
-class Curve(Evaluated):
-    """Learning curves: reward models of several exposures on one frozen world model, watched while they learn."""
-
-    stage: ClassVar[str] = "curve"
-    epoch: ClassVar[int] = 1
-    model: Model
-    battery: Battery = Battery(levels=7, scenes=128)
-    exposures: tuple[float, ...] = (0.0, 0.1)
-    checkpoints: int = Field(24, ge=3, description="at which own reward and the battery are evaluated")
-    width: int = Field(128, ge=1, description="hidden units per layer")
-    depth: int = Field(2, ge=1, le=6, description="hidden layers")
-    updates: int = Field(3000, ge=1)
-    rate: float = Field(1e-2, gt=0)
-    batch: int = Field(32, ge=1, description="episodes per update")
-
-    def at(self, exposure: float) -> Heads:
-        """The configuration of the head of one exposure."""
-        own = {"reward_updates": self.updates, "reward_rate": self.rate, "batch": self.batch}
-        return Heads(model=self.model, exposure=exposure, width=self.width, depth=self.depth, **own)
-
-
 class Returns(Stage):
     """What every body really gains after every frame of the battery, by simulation."""
 
     stage: ClassVar[str] = "returns"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     battery: Battery = Battery()
 
 
@@ -335,136 +309,50 @@ class Responses(Evaluated):
     """What one agent predicts in the battery."""
 
     stage: ClassVar[str] = "responses"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     heads: Heads
     battery: Battery = Battery()
-
-
-class Precision(Responses):
-    """What one agent predicts in `sets` batteries of scenes that were drawn independently, by halves."""
-
-    stage: ClassVar[str] = "precision"
-    epoch: ClassVar[int] = 1
-    always: ClassVar[tuple[str, ...]] = ("sets",)
-    sets: int = Field(4, ge=2)
-
-    def drawn(self) -> list[Battery]:
-        """The batteries, none of them the reference one nor the one that probes are fitted to."""
-        return [self.battery.model_copy(update={"seed": self.battery.seed + 2 + i}) for i in range(self.sets)]
-
-
-class Surface(Responses):
-    """What one agent predicts for others of every appearance, conduct and taste, in `scenes` scenes of their own."""
-
-    stage: ClassVar[str] = "surface"
-    epoch: ClassVar[int] = 1
-    always: ClassVar[tuple[str, ...]] = ("scenes", "tastes")
-    scenes: int = Field(64, ge=8)
-    tastes: tuple[Literal["shared", "opposite", "alien"], ...] = ("shared", "opposite", "alien")
-
-    def drawn(self) -> Battery:
-        """The battery of these scenes: as many levels of purpose as of appearance."""
-        return self.battery.model_copy(update={"scenes": self.scenes, "seed": self.battery.seed + 100})
 
 
 class Interventions(Responses):
     """What one agent predicts when codes of the battery are moved along the self-other axis, or it is erased."""
 
     stage: ClassVar[str] = "interventions"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     always: ClassVar[tuple[str, ...]] = ("axes",)
     axes: int = Field(4, ge=1, description="random axes for comparison")
 
 
-class Imagined(Responses):
-    """What one agent predicts for frames that its world model imagines: context and approach seen, contact not."""
+class Ordinary(Responses):
+    """What one agent predicts in ordinary eventful episodes, regressed on what the bodies meet there."""
 
-    stage: ClassVar[str] = "imagined"
+    stage: ClassVar[str] = "ordinary"
     epoch: ClassVar[int] = 1
-
-
-class Extinction(Responses):
-    """Heads that have converged on other labels, fine-tuned on labels of a share `exposure` of the other's contacts.
-
-    One head goes on learning on the frozen latents, at a constant rate, for `past` times the updates in which it
-    converged.  rate and batch: chosen by own-reward error alone (the project's log).
-    """
-
-    stage: ClassVar[str] = "extinction"
-    epoch: ClassVar[int] = 1
-    readout: Literal["reward", "value"] = "reward"
-    exposure: float = Field(ge=0.0, le=1.0, description="share p of the other's contact frames that is now labelled")
-    withheld: Literal["nothing", "alike", "unlike", "left", "best"] = Field(
-        "nothing",
-        description="others whose contacts stay without labels: those within 45 degrees of the self's appearance, "
-        "those beyond, those drawn left of the glass, or contacts with the best item",
-    )
-    past: int = Field(3, ge=1, description="times the updates of convergence: the training multiple")
-    until: float = Field(1.0, gt=0, le=1, description="share of the updates after which labels of the other stop")
-    rate: float = Field(1e-3, gt=0)
-    batch: int = Field(16, ge=1, description="episodes per update")
-
-    @property
-    def converged(self) -> int:
-        """Updates in which the head had converged."""
-        return self.heads.reward_updates if self.readout == "reward" else self.heads.updates
-
-    @property
-    def updates(self) -> int:
-        return self.past * self.converged
-
-    @property
-    def then(self) -> Heads:
-        """The configuration of the heads as they go on."""
-        return self.heads
-
-
-class Decoupling(Extinction):
-    """Heads that have converged at some coupling, of which only `then` remains, all contacts labelled."""
-
-    stage: ClassVar[str] = "decoupling"
-    epoch: ClassVar[int] = 1
-    readout: Literal["reward", "value"] = "value"
-    exposure: float = Field(1.0, ge=0.0, le=1.0, description="share p of the other's contact frames that is labelled")
-    rate: float = Field(1e-4, gt=0)
-    kappa: float = Field(0.0, ge=-1.0, le=1.0, description="coupling from now on")
-    weight_decay: float = Field(0.01, ge=0, description="from now on")
-
-    @property
-    def then(self) -> Heads:
-        return self.heads.model_copy(update={"kappa": self.kappa, "weight_decay": self.weight_decay})
+    always: ClassVar[tuple[str, ...]] = ("episodes",)
+    episodes: int = Field(4096, ge=64, description="that nothing has learnt from")
 
 
 class Codes(Evaluated):
-    """Similarity of one world model's codes for self and other, and who-moved identity."""
+    """What one world model's codes share between self and other in the same event, and whether they tell who moved."""
 
     stage: ClassVar[str] = "codes"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     model: Model
     battery: Battery = Battery()
     width: int = Field(128, ge=1)
     depth: int = Field(2, ge=1, le=6)
-    fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
-    permutations: int = Field(2, ge=0)
+    fit_scenes: int = Field(2048, ge=64, description="scenes of their own to which decoder and probe are fitted")
     updates: int = Field(1000, ge=1, description="of decoder and probe")
     batch: int = Field(1024, ge=1, description="codes per update")
     rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
 
 
-class Identity(Codes):
-    """How well a probe's probability that the self moved agrees with how often it did."""
-
-    stage: ClassVar[str] = "identity"
-    epoch: ClassVar[int] = 1
-    permutations: Literal[0] = 0
-
-
 class External(Evaluated):
     """An agent of another library without a world model, trained on own reward alone, and what its value predicts."""
 
     stage: ClassVar[str] = "outsider"
-    epoch: ClassVar[int] = 1
+    epoch: ClassVar[int] = 2
     data: Episodes
     algorithm: Literal["ppo", "dqn"]
     steps: int = Field(ge=1, description="of all worlds together")
@@ -479,19 +367,9 @@ TABLES = {  # columns of every kind of table; published ones have `address` besi
     "responses": "contact valence phase readout mean sd n_scenes mover similarity step",
     "returns": "contact valence phase readout mean sd n_scenes mover similarity",
     "measures": "measure mover similarity value",
-    "precision": "half readout kind mover similarity slope sd n_scenes set",
-    "surface": "taste purpose similarity readout slope sd n_scenes",
     "interventions": "path mover similarity alpha readout slope",
-    "imagined": "mover similarity readout slope sd n_scenes",
-    "identity": "mover similarity bin p_self share_self n_scenes",
-    "development": "half readout kind mover similarity slope update exposure",
-    "extinction": "side kind mover similarity slope n_scenes readout withheld until update",
-    "decoupling": "side kind mover similarity slope n_scenes readout withheld until update",
-    "progress": "update loss r2 labelled different readout withheld until",
-    "unlearning": "update loss r2 labelled different readout withheld until",
-    "curves": "update exposure mover similarity slope",
-    "learning": "update exposure measure value",
-    "foresight": "taste measure value",
+    "ordinary": "readout mover angle slope error n_frames",
+    "foresight": "measure value",
     "outsiders": "readout kind mover similarity slope rho",
 }
 TEXT = set("contact phase readout mover measure kind taste path withheld statistic data curve address".split())

@@ -28,7 +28,10 @@ def blend(angle: float, drifter: bool = False) -> tuple:
 
 
 def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, drifter: bool = False) -> None:
-    """One frame of both chambers as a picture: bodies are discs, items triangles, glass a grey wall."""
+    """One frame of both chambers as a picture: bodies are discs, items triangles, glass a grey wall.
+
+    A ring around a body is its mood, green or red, the wider the stronger.
+    """
     size = round(state.items.shape[2] ** 0.5)
     side = int(state.side[index])
     for column, row in product(range(2 * size + 1), range(size)):
@@ -39,9 +42,13 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
         for cell, kind in enumerate(state.items[index, body].tolist()):
             if kind:
                 _item(ax, cell % size + offset, cell // size, ladder[kind - 1])
-        cell = int(state.pos[index, body])
+        if body and not state.occupied[index]:
+            continue
+        cell, mood = int(state.pos[index, body]), float(state.mood[index, body])
         at = (cell % size + offset + 0.5, cell // size + 0.5)
         colour = blend(float(state.angle[index]), drifter) if body else BODIES["self"]
+        ring = ITEMS[1.0 if mood > 0 else -1.0]
+        ax.add_patch(Circle(at, 0.32 + 0.16 * min(1.0, abs(mood)), fc=ring, alpha=0.55, lw=0, zorder=2))
         ax.add_patch(Circle(at, 0.32, fc=colour, ec="black", lw=0.8, zorder=2))
         label = ("D" if drifter else "O") if body else "S"
         ax.text(*at, label, ha="center", va="center", color="white", size=8, zorder=4, weight="bold")

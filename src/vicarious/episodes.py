@@ -1,8 +1,9 @@
 """Episodes: rollouts of the chambers under scripted conduct, as the world model and the heads see them; and how far
-what happens in them can be foreseen."""
+the next place of a purposeful other can be foreseen in them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,87 +11,122 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import config, world
+from .world import State
 
 
 @dataclass(frozen=True)
 class Batch:
     """obs [B, T, F]; prev_action [B, T] the self's, 0 = none yet, else 1 + action; contact [B, T, M]; angle [B];
-    drifter [B]; eventful [B]; side [B] 0 = self's chamber on the left; exposed_at [B] in [0, 1): the other's contacts
-    are labelled at exposures above it."""
+    drifter, occupied, stocked [B]; side [B] 0 = self's chamber on the left; joins_at [B] in [0, 1): an eventful episode
+    is learnt from at companies above it."""
 
     obs: Tensor
     prev_action: Tensor
     contact: Tensor
     angle: Tensor
     drifter: Tensor
-    eventful: Tensor
+    occupied: Tensor
+    stocked: Tensor
     side: Tensor
-    exposed_at: Tensor
+    joins_at: Tensor
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return len(self.side)
 
     def __getitem__(self, index) -> Batch:
         return Batch(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
+    @property
+    def eventful(self) -> Tensor:
+        return self.occupied & self.stocked
 
-def collect(cfg: config.Episodes, device: str | torch.device = "cpu", purpose: str = "episodes") -> Batch:
-    """Roll out the episodes of one seed.  Which episodes are exposed is drawn here once, nested in p.
+    @property
+    def quiet(self) -> Tensor:
+        return ~self.stocked
+
+
+def rollout(cfg: config.World, count: int, frames: int, g: torch.Generator) -> Iterator[tuple[State, Tensor]]:
+    """(state, previous actions [B, M], -1 for none yet) of every frame of `count` episodes."""
+    state = world.reset(cfg, count, g)
+    actions = torch.full_like(state.pos, -1)
+    yield state, actions
+    for _ in range(frames - 1):
+        actions = world.conduct(state, cfg, g)
+        state = world.step(state, actions, cfg, g)
+        yield state, actions
+
+
+def draw(
+    cfg: config.Episodes, count: int, g: torch.Generator, appearance: world.Appearance
+) -> tuple[Tensor, Tensor, list[State]]:
+    """obs [B, T, F], prev_action [B, T] and the states of `count` episodes, by a stream of random numbers."""
+    states, seen, actions = [], [], []
+    for state, action in rollout(cfg.world, count, cfg.frames, g):
+        states.append(state)
+        seen.append(world.observe(state, cfg.world, appearance, g).flatten(1))
+        actions.append(action[:, 0] + 1)
+    return torch.stack(seen, 1), torch.stack(actions, 1), states
+
+
+def collect(
+    cfg: config.Episodes, device: str | torch.device = "cpu", purpose: str = "episodes", count: int | None = None
+) -> Batch:
+    """A seed's distinct episodes, or `count` of its stream.  When they join company is drawn here, nested in p.
 
     purpose: whose random numbers; another one gives other episodes of the same world.
     """
-    g = world.generator(cfg.seed, purpose, device)
-    appearance = world.appearance(cfg.world, cfg.seed, device)
-    state = world.reset(cfg.world, cfg.episodes, g)
-    first = state
-    action = torch.full((cfg.episodes,), -1, device=device)
-    frames = {"obs": [], "prev_action": [], "contact": []}
-    for t in range(cfg.frames):
-        if t:
-            actions = world.conduct(state, cfg.world, g)
-            state, action = world.step(state, actions, cfg.world, g), actions[:, 0]
-        frames["obs"].append(world.observe(state, cfg.world, appearance, g).flatten(1))
-        frames["prev_action"].append(action + 1)
-        frames["contact"].append(state.contact)
-    exposed_at = torch.rand(cfg.episodes, generator=world.generator(cfg.seed, "exposure")).to(device)
+    count, g = count or cfg.distinct, world.generator(cfg.seed, purpose, device)
+    obs, prev_action, states = draw(cfg, count, g, world.appearance(cfg.world, cfg.seed, device))
+    joins_at = torch.rand(count, generator=world.generator(cfg.seed, f"{purpose}/company")).to(device)
+    first = states[0]
     return Batch(
-        **{name: torch.stack(parts, 1) for name, parts in frames.items()},
+        obs=obs,
+        prev_action=prev_action,
+        contact=torch.stack([state.contact for state in states], 1),
         angle=first.angle,
         drifter=first.purpose[:, 1] == 0,
-        eventful=first.eventful,
+        occupied=first.occupied,
+        stocked=first.stocked,
         side=first.side,
-        exposed_at=exposed_at,
+        joins_at=joins_at,
     )
 
 
-def labelled(batch: Batch, exposure: float) -> Tensor:
-    """Frames [B, T] whose reward the heads are given: all but the other's contacts in unexposed episodes."""
-    return (batch.contact[..., 1] == 0) | (batch.exposed_at < exposure)[:, None]
+@dataclass(frozen=True)
+class Outlook:
+    """Where a purposeful other may be in the next frame of eventful episodes.
 
-
-def foreseeable(cfg: config.World, worlds: int = 2048, frames: int = 20, ties: int = 8) -> dict[str, float]:
-    """How far off the next place of a purposeful other is, to those who know all but what it will do by chance.
-
-    Mean over frames of the squared error, summed over cells, of the probability that it will be there, by what it is
-    believed to seek: what the self does (`shared`), the `alien` taste, or nothing (`aimless`); its purpose is known.
-    ties: drawings over which ties between equally good steps are averaged.
+    seeks [R]: whether it has something to seek; informed, aimless, stays [R, N]: its chances to be in each cell, for an
+    observer who knows what it seeks and how surely, one to whom it moves at random, and one to whom it stays where there
+    is nothing to seek and else moves at random; there [R, N]: where it is; episode, frame [R]: the frame before.
     """
-    g, after = world.generator(0, "foreseeable"), world.geometry(cfg.size, torch.device("cpu"))[0]
-    state, cells, steps = world.reset(cfg, worlds, g), cfg.size**2, len(world.ACTIONS)
-    tastes = {name: world.values(cfg.model_copy(update={"taste": name})) for name in ("shared", "alien")}
-    wrong, kept = dict.fromkeys((*tastes, "aimless"), 0.0), state.eventful & (state.purpose[:, 1] > 0)
-    for _ in range(frames - 1):
-        anywhere = F.one_hot(after[state.pos[:, 1]], cells).double().mean(1)
-        beliefs = {"aimless": anywhere}
-        for name, worth in tastes.items():
-            aims, total = torch.zeros(worlds), torch.zeros(worlds, cells, dtype=torch.double)
-            for _ in range(ties):
-                action, seeks = world.greedy_action(state, cfg, worth, torch.rand((worlds, 2, steps), generator=g))
-                aims = torch.where(seeks[:, 1], state.purpose[:, 1], 0.0).double()
-                total += F.one_hot(after[state.pos[:, 1], action[:, 1]], cells)
-            beliefs[name] = aims[:, None] * total / ties + (1 - aims[:, None]) * anywhere
-        state = world.step(state, world.conduct(state, cfg, g), cfg, g)
-        there = F.one_hot(state.pos[:, 1], cells)
-        for name, belief in beliefs.items():
-            wrong[name] += float((belief - there).square().sum(1)[kept].mean()) / (frames - 1)
-    return wrong
+
+    seeks: Tensor
+    informed: Tensor
+    aimless: Tensor
+    stays: Tensor
+    there: Tensor
+    episode: Tensor
+    frame: Tensor
+
+    def error(self, belief: str | Tensor, seeking: bool = True) -> float:
+        """Mean squared error, summed over cells, of chances [R, N]; of all frames, or where it has something to seek."""
+        belief = getattr(self, belief) if isinstance(belief, str) else belief
+        wrong = (belief - self.there).square().sum(1)
+        return float(wrong[self.seeks].mean() if seeking else wrong.mean())
+
+
+def outlook(cfg: config.World, states: list[State]) -> Outlook:
+    """What can be foreseen of purposeful others in eventful episodes, from the states of all their frames."""
+    after, cells = world.geometry(cfg.size, states[0].pos.device)[0], cfg.size**2
+    episode = (states[0].eventful & (states[0].purpose[:, 1] > 0)).nonzero().squeeze(1)
+    parts: list[tuple[Tensor, ...]] = []
+    for t, (state, ahead) in enumerate(zip(states[:-1], states[1:], strict=True)):
+        action, seeks = (x[episode, 1] for x in world.purposeful_action(state, cfg))
+        pos, surely = state.pos[episode, 1], state.purpose[episode, 1, None]
+        aimless = F.one_hot(after[pos], cells).float().mean(1)
+        still = torch.where(seeks[:, None], aimless, F.one_hot(pos, cells).float())
+        informed = surely * F.one_hot(after[pos, action], cells) + (1 - surely) * aimless
+        there = F.one_hot(ahead.pos[episode, 1], cells).float()
+        parts.append((seeks, informed, aimless, still, there, episode, torch.full_like(episode, t)))
+    return Outlook(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import config, episodes, models
+from . import config, models
 from .config import Stage
 from .pipeline import STAGES, Workspace, missing, model_key, needed
 from .store import Store, commit
@@ -259,7 +259,9 @@ class Progress:
 def family(stage: Stage) -> str:
     """What the cost of a stage depends on beside its extent: the family of its world model, or its algorithm."""
     model = stage.find(config.Model)
-    return model.family + (" of other sizes" if model.state else "") if model else getattr(stage, "algorithm", "")
+    if model is None:
+        return getattr(stage, "algorithm", "")
+    return model.family + (f", {model.trained_on}" if model.trained_on != "world" else "")
 
 
 class Costs:
@@ -288,12 +290,11 @@ class Costs:
     @cached_property
     def pace(self) -> float:
         """How many times longer one core of this machine takes, by a second of training."""
-        data = config.Episodes(seed=0, episodes=256)
-        seen, seconds = episodes.collect(data), []
+        data, seconds = config.Episodes(seed=0), []
         with one_thread():
             for updates in (5, 5, 5 + TIMED):  # the first warms up
                 start = time.perf_counter()
-                models.train([config.Model(data=data, updates=updates)], [seen])
+                models.train([config.Model(data=data, updates=updates)])
                 seconds.append(time.perf_counter() - start)
         usual = self.expected(config.Model(data=data, updates=TIMED))
         return (seconds[2] - seconds[1]) / usual if self.rates else 1.0

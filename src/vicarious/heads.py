@@ -1,6 +1,7 @@
 """The two heads over a frozen world model: a reward model r(z_t) and a value function V(z_t), from own reward alone.
 
-r_t arrives with o_t, and V(z_t) = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] excludes it.
+r_t arrives with o_t, and V(z_t) = E[sum over k >= 1 of gamma^(k-1) r_{t+k}] excludes it.  Heads learn from whole
+episodes: at company 0 from all quiet and vacant ones, at p from a share p of the eventful ones as well.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from . import config, world
-from .episodes import Batch, labelled
-from .models import batches, split
+from .episodes import Batch
 from .models.base import mlp
 from .train import fit, precision, stacks
 
 READOUTS = ("reward", "value")
 LATE = 0.8  # share of the updates after which held-out losses are kept, to tell whether training had converged
-LABELS = 0.8  # share of a batch's frames that an update learns from: what even p = 0 can supply
+HELD_OUT = 1 / 16  # share of the episodes that nothing is learnt from
 
 
 class HeadPair(nn.Module):
@@ -38,12 +38,18 @@ class HeadPair(nn.Module):
         return torch.cat([self.nets[name](x) for name in READOUTS], -1)
 
 
+def split(count: int) -> int:
+    """Episodes before this index train; those from it on are held out."""
+    return count - max(1, int(count * HELD_OUT))
+
+
 @dataclass(frozen=True)
 class Latents:
     """One world model's latents as heads learn from them, and all that is kept of them.
 
-    mean, scale [D] over training frames; inputs [B, T, D] the training episodes' standardised latents, in the precision
-    of the training loop's products; held_out [B', T, D] the other episodes' latents as they are.
+    mean, scale [D] over training episodes of every kind, the same at every p; inputs [B, T, D] the training episodes'
+    standardised latents, in the precision of the training loop's products; held_out [B', T, D] the other episodes'
+    latents as they are.
     """
 
     mean: Tensor
@@ -70,48 +76,54 @@ def spread(z: Tensor) -> Tensor:
     return torch.where(std > 1e-6, std, 1.0)
 
 
-def lambda_returns(reward: Tensor, value: Tensor, known: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """TD(lambda) targets [B, T] of V(z_t) and which of them exist (Sutton & Barto 2018, eq. 12.20, shifted to o_t).
+def lambda_returns(reward: Tensor, value: Tensor, gamma: float, lam: float) -> Tensor:
+    """TD(lambda) targets [B, T - 1] of V(z_t) in all frames but the last (Sutton & Barto 2018, eq. 12.20, shifted).
 
-    G_t = r_{t+1} + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}); where the reward after next is not `known`, or the
-    episode is truncated, the return bootstraps from V_{t+1}.  No target exists where r_{t+1} itself is not known.
-
-    reward, value, known: [B, T].
+    G_t = r_{t+1} + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}); an episode is truncated, so that the last return
+    bootstraps from V.  reward, value: [B, T].
     """
-    ahead, open_ahead = torch.zeros_like(value[:, 0]), torch.zeros_like(known[:, 0])
-    target, exists = [ahead], [open_ahead]
-    for r, v, k in zip(*(x.unbind(1)[:0:-1] for x in (reward, value, known)), strict=True):
-        ahead = r + gamma * torch.where(open_ahead, torch.lerp(v, ahead, lam), v)
-        open_ahead = k
-        target.append(ahead)
-        exists.append(open_ahead)
-    return torch.stack(target[::-1], 1), torch.stack(exists[::-1], 1)
+    ahead, targets = value[:, -1], []
+    for r, v in zip(reward.unbind(1)[:0:-1], value.unbind(1)[:0:-1], strict=True):
+        ahead = r + gamma * torch.lerp(v, ahead, lam)
+        targets.append(ahead)
+    return torch.stack(targets[::-1], 1)
 
 
-def masked_mean(error: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Mean of error over the first `count` marked frames, so that exposures with more labels learn from no more."""
-    mask = (mask & (mask.flatten().cumsum(0).view_as(mask) <= count)).to(error.dtype)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def losses(out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, Tensor]:
-    """Mean squared errors {reward, value} of predictions out [B, T, 2] over labelled frames; reward, known [B, T]."""
-    return {name: loss(name, out[..., i], reward, known, cfg) for i, name in enumerate(READOUTS)}
-
-
-def loss(readout: str, out: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> Tensor:
-    """Mean squared error of one head's predictions out [B, T]: of the reward, or of its TD(lambda) targets."""
-    count = int(LABELS * known.numel())
+def loss(readout: str, out: Tensor, reward: Tensor, cfg: config.Heads) -> Tensor:
+    """Mean squared error [] of one head's predictions out [B, T]: of rewards [B, T], or of its TD(lambda) targets."""
     if readout == "reward":
-        return masked_mean((out - reward).square(), known, count)
-    target, exists = lambda_returns(reward, out.detach(), known, cfg.gamma, cfg.lam)
-    return masked_mean((out - target).square(), exists, count)
+        return (out - reward).square().mean()
+    target = lambda_returns(reward, out.detach(), cfg.gamma, cfg.lam)
+    return (out[:, :-1] - target).square().mean()
+
+
+def pool(cfg: config.Heads, data: Batch) -> Tensor:
+    """The training episodes [n] that heads learn from: company p, and the others among whom they are raised."""
+    chosen = ~data.eventful | (data.joins_at < cfg.company)
+    if cfg.others != "all":
+        chosen &= ~data.occupied | (data.drifter == (cfg.others == "drifters"))
+    return chosen[: split(len(data))].nonzero().squeeze(1)
+
+
+def batches(cfg: config.Heads, data: Batch, updates: int) -> Tensor:
+    """Episodes [updates, batch] that heads see, from the seed's own stream."""
+    own, g = pool(cfg, data), world.generator(cfg.model.data.seed, "heads/batches")
+    return own[torch.randint(2**40, (updates, cfg.batch), generator=g).to(own.device) % len(own)]
+
+
+def reward_targets(cfg: config.Heads, data: Batch) -> Tensor:
+    """The reward [B, T] that heads are given: the self's own, or, `shuffled`, that of an episode drawn at random."""
+    reward = world.reward(data.contact, cfg.model.data.world, cfg.kappa_gain, cfg.kappa_loss)
+    if cfg.rewards == "own":
+        return reward
+    g = world.generator(cfg.model.data.seed, "heads/shuffled")
+    return reward[torch.randperm(len(reward), generator=g).to(reward.device)]
 
 
 def batch_key(cfg: config.Heads) -> str:
     """A key that heads share exactly if they can train as one population."""
-    free = {"exposure": True, "kappa": True, "width": True, "label_source": True, "model": {"data": {"seed"}}}
-    return config.digest(cfg.model_dump(mode="json", exclude=free))
+    free = dict.fromkeys(("company", "kappa_gain", "kappa_loss", "rewards", "others", "width"), True)
+    return config.digest(cfg.model_dump(mode="json", exclude=free | {"model": {"data": {"seed"}}}))
 
 
 def train(
@@ -123,37 +135,29 @@ def train(
     readouts: Sequence[str] = READOUTS,
     at: Mapping[int, Callable[[Sequence[HeadPair]], None]] | None = None,
 ) -> list[tuple[HeadPair, dict[str, float]]]:
-    """Train heads that differ in seed, exposure, coupling or width as one population.
+    """Train heads that differ in seed, company, coupling or width as one population.
 
     z, data: latents and episodes of each, the same objects where a world model is shared.  readouts: which of the two
     are trained.  at: what is called after so many updates of each, with the heads as they are then.  Returns each
     frozen, with its held-out losses and R2, and as `late_...` those after the share `LATE` of its updates.
     """
-    cfg, cut = cfgs[0], split(len(data[0]))
+    cfg = cfgs[0]
     assert all(batch_key(c) == batch_key(cfg) for c in cfgs), "members of one shape"
     members = [fresh(c, latents) for c, latents in zip(cfgs, z, strict=True)]
-    known = [labelled(d, c.exposure) for c, d in zip(cfgs, data, strict=True)]
     rewards = [reward_targets(c, d) for c, d in zip(cfgs, data, strict=True)]
-    # whose batches are the same
-    shared = [(id(latents), c.label_source == "uneventful") for c, latents in zip(cfgs, z, strict=True)]
-
-    def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        seen = {key: (latents.inputs, own) for key, latents, own in zip(shared, z, rows, strict=True)}
-        seen = {key: inputs[own] for key, (inputs, own) in seen.items()}
-        return (
-            [seen[key] for key in shared],
-            [r[own] for r, own in zip(rewards, rows, strict=True)],
-            [k[own] for k, own in zip(known, rows, strict=True)],
-        )
-
+    held = [held_out(latents, d, r) for latents, d, r in zip(z, data, rewards, strict=True)]
     stacked = stacks(z[0].inputs.device) if stacked is None else stacked
     trained = [_resized(m, max(c.width for c in cfgs)) for m in members] if stacked else members
     late: list[dict[str, float]] = [{} for _ in cfgs]
 
+    def draw(rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        inputs = [latents.inputs[own] for latents, own in zip(z, rows, strict=True)]
+        return inputs, [r[own] for r, own in zip(rewards, rows, strict=True)]
+
     def evaluate_at(readout: str, update: int, last: int) -> None:
         if update == last:
-            for kept, m, latents, r, k in zip(late, trained, z, rewards, known, strict=True):
-                found = evaluate(m, latents.held_out, r[cut:], k[cut:], cfg)
+            for kept, m, own in zip(late, trained, held, strict=True):
+                found = evaluate(m, *own, cfg)
                 kept |= {f"late_{key}": x for key, x in found.items() if key.startswith(readout)}
         if at and update in at:
             at[update](trained)
@@ -163,14 +167,14 @@ def train(
         updates, rate = schedules[readout]
         last = max(1, int(LATE * updates))
 
-        def objective(net: nn.Module, x: Tensor, *labels: Tensor, readout: str = readout) -> Tensor:
-            return loss(readout, net(x)[..., 0].float(), *labels, cfg)
+        def objective(net: nn.Module, x: Tensor, reward: Tensor, readout: str = readout) -> Tensor:
+            return loss(readout, net(x)[..., 0].float(), reward, cfg)
 
         fit(
             [m.nets[readout] for m in trained],
             objective,
             draw,
-            torch.stack([_rows(c, d, cut, updates) for c, d in zip(cfgs, data, strict=True)], 1),
+            torch.stack([batches(c, d, updates) for c, d in zip(cfgs, data, strict=True)], 1),
             rate,
             cfg.weight_decay,
             stacked=stacked,
@@ -180,27 +184,16 @@ def train(
         )
     members = [_resized(m, c.width) for m, c in zip(trained, cfgs, strict=True)]
     return [
-        (m.requires_grad_(False).eval(), evaluate(m, latents.held_out, r[cut:], k[cut:], cfg) | before)
-        for m, latents, r, k, before in zip(members, z, rewards, known, late, strict=True)
+        (m.requires_grad_(False).eval(), evaluate(m, *own, cfg) | before)
+        for m, own, before in zip(members, held, late, strict=True)
     ]
 
 
-def reward_targets(cfg: config.Heads, data: Batch) -> Tensor:
-    """The reward [B, T] that heads are given: the self's own, or, `shuffled`, that of an episode drawn at random."""
-    reward = world.reward(data.contact, cfg.model.data.world, cfg.kappa)
-    if cfg.label_source != "shuffled":
-        return reward
-    g = world.generator(cfg.model.data.seed, "heads/shuffled")
-    return reward[torch.randperm(len(reward), generator=g).to(reward.device)]
-
-
-def _rows(cfg: config.Heads, data: Batch, cut: int, updates: int) -> Tensor:
-    """Episodes [updates, batch] that heads see: any, or only those in which the other's chamber holds nothing."""
-    rows = batches(cfg.model.data.seed, "heads/batches", cfg.model_copy(update={"updates": updates}), cut)
-    if cfg.label_source != "uneventful":
-        return rows
-    pool = (~data.eventful[:cut]).nonzero().squeeze(1).cpu()
-    return pool[rows * len(pool) // cut]
+def held_out(z: Latents, data: Batch, reward: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents [B, T, D] and rewards [B, T] of held-out quiet episodes, on which every head is judged alike."""
+    cut = split(len(data))
+    quiet = data.quiet[cut:]
+    return z.held_out[quiet], reward[cut:][quiet]
 
 
 def initial(cfg: config.Heads, latent: int) -> HeadPair:
@@ -234,9 +227,9 @@ def _resized(heads: HeadPair, width: int) -> HeadPair:
 
 
 @torch.no_grad()
-def evaluate(heads: nn.Module, z: Tensor, reward: Tensor, known: Tensor, cfg: config.Heads) -> dict[str, float]:
-    """Held-out mean squared errors, and R2 of the reward model on labelled frames."""
+def evaluate(heads: nn.Module, z: Tensor, reward: Tensor, cfg: config.Heads) -> dict[str, float]:
+    """Mean squared errors of both heads on latents z [B, T, D] with rewards [B, T], and R2 of the reward model."""
     out = heads(z)
-    errors = {f"{name}_loss": float(loss) for name, loss in losses(out, reward, known, cfg).items()}
-    residual = (out[..., 0] - reward)[known]
-    return {**errors, "reward_r2": float(1 - residual.square().mean() / reward[known].var())}
+    errors = {f"{name}_loss": float(loss(name, out[..., i], reward, cfg)) for i, name in enumerate(READOUTS)}
+    residual = out[..., 0] - reward
+    return {**errors, "reward_r2": float(1 - residual.square().mean() / reward.var())}

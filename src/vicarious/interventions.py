@@ -24,7 +24,8 @@ from .battery import CONTACTS, PHASES
 from .heads import HeadPair
 
 PAIR = CONTACTS[:2]
-FRAME = {readout: next(iter(kinds["empathy"].contrast))[1] for readout, kinds in metrics.KINDS.items()}  # its phase
+KIND = {readout: metrics.KINDS[readout][kind] for readout, kind in metrics.MAIN.items()}
+FRAME = {readout: next(iter(kind.contrast))[1] for readout, kind in KIND.items()}  # its phase
 EVENT_FRAMES = tuple(FRAME.values())
 
 
@@ -48,7 +49,8 @@ class Pairs:
         shape = (len(PAIR), len(data.world.ladder), len(scenes))
         at = [PHASES.index(phase) - len(PHASES) for phase in EVENT_FRAMES]
         for angle in battery.angles(cfg.levels).to(device):
-            shown = {m: battery.present(scenes, m, angle, data.world, appearance, contacts=len(PAIR)) for m in found}
+            how = {"contacts": len(PAIR), "template": "self"}
+            shown = {m: battery.present(scenes, m, angle, data.world, appearance, **how) for m in found}
             pixels.append((shown["self"][0] - shown["other"][0])[:, at].norm(dim=-1).mean())
             for mover, seen in shown.items():
                 z = models.encode(model, *seen)[:, at]
@@ -140,7 +142,7 @@ def erased(own: Tensor, other: Tensor, axes: Axes) -> Iterator[tuple[str, str, T
 def run(
     cfg: config.Interventions, heads: HeadPair, codes: Pairs, ladder: tuple[float, ...]
 ) -> tuple[pd.DataFrame, list[tuple[str, str, float, float]]]:
-    """Slopes of the empathy contrast on valence after every intervention, and measures of distance, of one agent.
+    """Slopes of the readout's main kind on valence after every intervention, and measures of distance, of one agent.
 
     The table has columns path, mover, similarity, alpha, readout, slope: means over scenes and axes.  alpha is the
     share of the way that a code has gone, 1 for erased ones.  `random, better way`: each random axis in the direction
@@ -148,7 +150,7 @@ def run(
     """
     rows: dict[tuple, list[tuple[int, float]]] = {}
     measures = [("distance_pixels", "other", s, float(d)) for s, d in zip(_levels(cfg), codes.pixels, strict=True)]
-    alphas = torch.linspace(0, 1, cfg.battery.levels, device=codes.side.device)
+    alphas = torch.linspace(0, 1, 2 * cfg.battery.levels - 1, device=codes.side.device)
     for readout in metrics.KINDS:
         both = codes.read(heads, readout)
         found = groups(cfg, *both, codes.side)
@@ -183,8 +185,8 @@ def _slopes(
 
 
 def event_slopes(readout: str, out: Tensor, ladder: tuple[float, ...]) -> Tensor:
-    """Slope on valence of event minus twin [..., n] of a readout's answers [..., X, K, n]."""
-    weights = torch.from_numpy(metrics.slope_weights(np.array(ladder), metrics.KINDS[readout]["empathy"])).to(out)
+    """Slope on valence of event minus twin [..., n] of a readout's predictions [..., X, K, n]."""
+    weights = torch.from_numpy(metrics.slope_weights(np.array(ladder), KIND[readout])).to(out)
     contrast = out[..., PAIR.index("event"), :, :] - out[..., PAIR.index("twin"), :, :]
     return torch.einsum("k,...kn->...n", weights, contrast)
 

@@ -1,4 +1,4 @@
-"""From the response table to empathy coefficients, gates and contrasts, and the intervals around them (DESIGN 4).
+"""From the response table to empathy coefficients, gates and contrasts (DESIGN 4).
 
 Every function takes and returns tidy tables; agents are the sample, scenes are averaged before they get here.
 """
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-AGENT = ["seed", "family", "view", "exposure", "kappa"]
+AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_loss", "others", "rewards"]
 KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
-    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "taste", "purpose"),
-    *("set", "half", "update", "side", "withheld", "until", "weight_decay", "past", "head_width", "stop", "state"),
+    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state"),
 }
-UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
+UNDEFINED = 0.2  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
-AGREEMENT = 0.9  # competent: correlation of V with V_pi over self scenes
+AGREEMENT = 0.9  # competent: correlation of V with V_pi over quiet scenes
 PASSING = 0.9  # share of agents that must be competent
-IDENTITY = 0.95  # who-moved AUC below which a whole cell is confusion
-CONTROLS = ("pixels", "untrained")
+IDENTITY = 0.95  # who-moved AUC below which agents are confused
+NEAR = 0.98  # similarity by whose coefficient the radius is defined
+MAIN = {"reward": "empathy", "value": "joy"}  # the kind that a readout's coefficient is of
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,13 @@ KINDS: dict[str, dict[str, Kind]] = {
         "pain": _near_minus_far("contact", "loss"),
     },
     "value": {
-        "empathy": _near_minus_far("approach"),
         "joy": _near_minus_far("approach", "gain"),
         "pain": _near_minus_far("approach", "loss"),
         "relief": _averted("loss"),
         "disappointment": _averted("gain"),
     },
 }
-# Anticipation is the value head's empathy: value read one frame before anything is met.
+# Anticipation is the value head's joy: value read one frame before anything is met.
 
 
 def slope_weights(valences: np.ndarray, kind: Kind) -> np.ndarray:
@@ -68,13 +67,15 @@ def slope_weights(valences: np.ndarray, kind: Kind) -> np.ndarray:
 
 def slopes(responses: pd.DataFrame) -> pd.DataFrame:
     """Least-squares slope of every kind's response on valence, per agent, mover and similarity."""
-    index = [*[c for c in AGENT if c in responses], "mover", "similarity"]
+    index = [*[c for c in responses if c in KEYS - {"readout", "mover"}], "mover", "similarity"]
     parts = []
     for readout, kinds in KINDS.items():
         own = responses[responses.readout == readout]
         if own.empty:
             continue
-        wide = own.pivot_table(index=index, columns=["contact", "phase", "valence"], values="mean", sort=True)
+        wide = own.pivot_table(
+            index=index, columns=["contact", "phase", "valence"], values="mean", sort=True, observed=True
+        )
         valences = np.array(sorted(own.valence.unique()))
         for name, kind in kinds.items():
             weights = slope_weights(valences, kind)
@@ -130,9 +131,10 @@ def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Slopes as coefficients rho = slope for the mover / true slope for the self, by readout and kind.
 
-    `truth` is the response table of the agent that knows r and V_pi; a kind whose |true slope| < .1 has rho = NaN.
+    `truth` is the response table of the agent that knows r and V_pi; a kind whose |true slope| < .2 has rho = NaN.
     """
-    true = slopes(truth.drop(columns=AGENT, errors="ignore")).set_index(["readout", "kind"]).slope
+    true = slopes(truth[truth.mover == "self"].drop(columns=AGENT, errors="ignore"))
+    true = true.set_index(["readout", "kind"]).slope
     groups = slopes_.groupby(["readout", "kind"], observed=True, sort=False)
     of_group = np.array([true.get(key, np.nan) for key in groups.size().index], float)
     table = slopes_.assign(true_slope=of_group[groups.ngroup()] if len(slopes_) else np.empty(0))
@@ -140,55 +142,28 @@ def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rho=np.where(defined, table.slope / table.true_slope, np.nan))
 
 
-def over_truth(slopes: pd.DataFrame, coefficients: pd.DataFrame, kind: str = "empathy") -> pd.DataFrame:
-    """Slopes of one kind as coefficients `rho`: over the true slopes that a table of `coefficients` was made with."""
-    own = coefficients[coefficients.kind == kind].drop_duplicates("readout").set_index("readout").true_slope
-    return slopes.assign(rho=slopes.slope / slopes.readout.astype(str).map(own))
+def over_truth(slopes: pd.DataFrame, coefficients: pd.DataFrame) -> pd.DataFrame:
+    """Slopes of every readout's main kind as coefficients `rho`: over the true slopes that a table of `coefficients`
+    was made with."""
+    own = coefficients[coefficients.kind == coefficients.readout.map(MAIN)].drop_duplicates("readout")
+    return slopes.assign(rho=slopes.slope / slopes.readout.astype(str).map(own.set_index("readout").true_slope))
 
 
-def worth(
-    responses: pd.DataFrame, readout: str, contrast: dict[tuple[str, str], float], mover: str, of: str = "mean"
-) -> float:
-    """Slope on valence of one contrast over (contact, phase), from the response table of a single agent or truth."""
-    own = responses[(responses.readout == readout) & (responses.mover == mover)]
-    wide = own.pivot_table(index="valence", columns=["contact", "phase"], values=of, observed=True).sort_index()
-    y = sum(sign * wide[cell].to_numpy() for cell, sign in contrast.items())
-    return float(slope_weights(wide.index.to_numpy(float), Kind(contrast)) @ y)
+def whose_worth(responses: pd.DataFrame, readout: str, theirs: dict[float, float]) -> pd.DataFrame:
+    """How much an agent credits what is good for itself, and what is good for the other, in the other's events.
 
-
-def nearness(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """How much more value there is when an item is near, per agent, mover, similarity and valence, as `rho`.
-
-    Event less twin at approach, over the true slope of the same on valence for the self.
+    theirs: what an item that is worth v to the self is worth to the other, by v.  Least-squares slopes of event minus
+    twin on both worths at once, per agent, mover and similarity, as columns own and other.
     """
-    kind = KINDS["value"]["empathy"]
-    own = responses[(responses.readout == "value") & (responses.phase == "approach")]
-    index = [*[c for c in AGENT if c in own], "mover", "similarity", "valence"]
-    wide = own.pivot_table(index=index, columns="contact", values="mean", observed=True)
-    slope = worth(truth, "value", kind.contrast, "self")
-    return ((wide["event"] - wide["twin"]) / slope).rename("rho").reset_index()
-
-
-def expected(truth: pd.DataFrame, returns: pd.DataFrame, ahead: pd.DataFrame, gamma: float) -> pd.Series:
-    """What an imagined frame of contact is worth to its mover, as a slope on valence, by (mover, readout).
-
-    The self's action is given, so that it is sure to meet the item: r is the valence, r + gamma V the valence and what
-    the truth says of the frame.  What the other will do has to be expected: its next gain (`ahead`, the returns of one
-    frame) and its V_pi (`returns`) by its own conduct, seen from the frame of approach.
-    """
-    met, near = ({("event", phase): 1.0, ("twin", phase): -1.0} for phase in ("contact", "approach"))
-    found = {("self", "reward"): 1.0, ("self", "value"): 1.0 + gamma * worth(truth, "value", met, "self")}
-    for mover in ("other", "drifter"):
-        found[mover, "reward"] = worth(ahead, "other", near, mover)
-        found[mover, "value"] = worth(returns, "other", near, mover)
-    return pd.Series(found).rename_axis(["mover", "readout"])
-
-
-def over_expected(slopes_: pd.DataFrame, expected: pd.Series) -> pd.DataFrame:
-    """Slopes of imagined frames as coefficients `rho`: 1 = the mover's expected gain is valued as one's own."""
-    keys = pd.MultiIndex.from_frame(slopes_[["mover", "readout"]].astype(str))
-    true = keys.map(expected).to_numpy(float)
-    return slopes_.assign(true_slope=true, rho=np.where(np.abs(true) >= UNDEFINED, slopes_.slope / true, np.nan))
+    (_, phase), *_ = KINDS[readout][MAIN[readout]].contrast
+    some = responses[(responses.readout == readout) & (responses.phase == phase)]
+    index = [*[c for c in AGENT if c in some], "mover", "similarity"]
+    wide = some.pivot_table(index=index, columns=["contact", "valence"], values="mean", observed=True)
+    valences = np.array(sorted(some.valence.unique()))
+    design = np.column_stack([np.ones(len(valences)), valences, [theirs[v] for v in valences]])
+    contrast = (wide["event"][list(valences)] - wide["twin"][list(valences)]).to_numpy()
+    found = np.linalg.lstsq(design, contrast.T, rcond=None)[0]
+    return pd.DataFrame({"own": found[1], "other": found[2]}, index=wide.index).reset_index()
 
 
 def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataFrame:
@@ -207,14 +182,39 @@ def at_similarity(table: pd.DataFrame, s: float, value: str = "rho") -> pd.DataF
     return pd.Series(found, index=wide.index, name=value, dtype=float).reset_index()
 
 
+def radius(s: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """The similarity [n] at which coefficients rho [n, L] at s [L] first fall to half of theirs at s = .98.
+
+    Going from likeness outwards, linearly in angle between levels; 0 where they never do, NaN where there is none.
+    """
+    angle = np.arccos(np.clip(s, 0, 1))
+    order = np.argsort(angle)
+    angle, rho = angle[order], rho[:, order]
+    start, found = np.arccos(NEAR), []
+    for row in rho:
+        half = np.interp(start, angle, row) / 2
+        beyond = angle > start
+        x, y = np.r_[start, angle[beyond]], np.r_[2 * half, row[beyond]]
+        below = np.flatnonzero(y <= half)
+        if half <= 0 or not np.isfinite(half):
+            found.append(np.nan)
+        elif not len(below):
+            found.append(0.0)
+        else:
+            i = below[0]
+            found.append(np.cos(np.interp(half, [y[i], y[i - 1]], [x[i], x[i - 1]])))
+    return np.array(found)
+
+
 def competence(table: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """Whether each agent passes the gate of each readout: own slope within 20% of truth, and V's r >= .9 with V_pi.
+    """Whether each agent passes the gate of each readout, read on the self's scenes in which the other has nothing:
+    own slope within 20% of truth, and V's r >= .9 with V_pi.
 
     table: from `coefficients`.  Columns own (own slope over truth), agreement (NaN for reward) and passed.
     """
     agent = [c for c in AGENT if c in table]
-    own = table[(table.mover == "self") & (table.kind == "empathy")].set_index([*agent, "readout"]).rho.rename("own")
-    gate = own.reset_index()
+    main = table[(table.mover == "quiet") & (table.kind == table.readout.map(MAIN))]
+    gate = main.set_index([*agent, "readout"]).rho.rename("own").reset_index()
     r = measures[measures.measure == "value_r"].reindex(columns=[*agent, "value"]).set_index(agent)["value"]
     gate["agreement"] = np.where(gate.readout == "value", pd.MultiIndex.from_frame(gate[agent]).map(r), np.nan)
     close = (gate.own - 1).abs() <= TOLERANCE

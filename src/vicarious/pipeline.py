@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from . import battery as stimuli
-from . import codes, config, episodes, heads, interventions, metrics, models, watch
+from . import codes, config, episodes, heads, interventions, models, ordinary
 from .config import Stage
 from .store import Store
 from .train import one_thread, stacks
@@ -115,19 +115,11 @@ class Workspace:
     def release(self, model: config.Model) -> None:
         """Let go of everything of one world model."""
         self._kept.pop(model, None)
-        self._kept.pop(model.data, None)
 
     def _weights(self, run: Stage) -> dict[str, torch.Tensor]:
         if not self.store.has(run.address, weights=True):
             self.produce([run])
         return self.store.read(run.address, weights=True).weights
-
-    def _on_device(self, data: episodes.Batch) -> episodes.Batch:
-        return episodes.Batch(**{name: getattr(data, name).to(self.device) for name in data.__dataclass_fields__})
-
-    def episodes(self, cfg: config.Episodes) -> episodes.Batch:
-        """The episodes of a seed, the largest thing in memory: dropped once they are encoded."""
-        return self._keep(cfg, ("episodes",), lambda: self._on_device(episodes.collect(cfg)))
 
     def model(self, cfg: config.Model) -> torch.nn.Module:
         """The frozen world model."""
@@ -139,27 +131,17 @@ class Workspace:
 
         return self._keep(cfg, ("model",), load)
 
-    def latents(self, cfg: config.Model) -> tuple[heads.Latents, episodes.Batch]:
-        """Codes of all episodes as heads learn from them, and the episodes without their observations."""
+    def latents(self, cfg: config.Heads) -> tuple[heads.Latents, episodes.Batch]:
+        """Codes of all episodes that heads may learn from, and the episodes without their observations."""
 
         def encode() -> tuple[heads.Latents, episodes.Batch]:
-            model, whole = self.model(cfg), self.episodes(cfg.data)
+            whole = episodes.collect(cfg.data, self.device)
             data = replace(whole, obs=whole.obs[..., :0].clone())
-            z = models.encode(model, whole.obs, data.prev_action)
+            z = models.encode(self.model(cfg.model), whole.obs, data.prev_action)
             del whole
-            self._kept.pop(cfg.data, None)
             return heads.Latents.of(z), data
 
-        return self._keep(cfg, ("latents",), encode)
-
-    def test(self, cfg: config.Model) -> tuple[torch.Tensor, episodes.Batch]:
-        """Codes of episodes that nothing has learnt from, and these episodes."""
-
-        def encode() -> tuple[torch.Tensor, episodes.Batch]:
-            data = self._on_device(watch.test_set(cfg.data))
-            return models.encode(self.model(cfg), data.obs, data.prev_action), data
-
-        return self._keep(cfg, ("test",), encode)
+        return self._keep(cfg.model, ("latents", cfg.data), encode)
 
     def heads(self, cfg: config.Heads) -> heads.HeadPair:
         """The trained heads."""
@@ -178,20 +160,18 @@ class Workspace:
 
         return self._keep(battery, ("scenes",), load)
 
-    def codes(self, model: config.Model, battery: config.Battery, drawn: bool = False) -> stimuli.CodesOf:
-        """A model's codes of every scene of a battery, encoded once; drawn: scenes without rollouts, not stored."""
+    def returns(self, battery: config.Battery) -> dict[str, torch.Tensor]:
+        """What every body really gains [X, K, n, phases, M] in the scenes of every mover."""
+        return self._keep(battery, ("returns",), lambda: self._weights(config.Returns(battery=battery)))
+
+    def codes(self, model: config.Model, battery: config.Battery) -> stimuli.CodesOf:
+        """A model's codes of every scene of a battery, encoded once."""
 
         def encode() -> stimuli.CodesOf:
-            scenes = (stimuli.make(battery) if drawn else self.scenes(battery)[0]).to(self.device)
+            scenes = self.scenes(battery)[0].to(self.device)
             return stimuli.encode(self.model(model), battery, scenes, model.data)
 
         return self._keep(model, ("codes", battery), encode)
-
-    def conducts(self, model: config.Model, surface: config.Surface) -> stimuli.Conducts:
-        """A model's codes of others of every appearance, purpose and taste."""
-        battery, movers = surface.drawn(), stimuli.conducts(surface.battery.levels, surface.tastes)
-        encode = lambda: stimuli.encode_conducts(self.model(model), battery, movers, model.data, self.device)  # noqa: E731
-        return self._keep(model, ("conducts", battery, surface.tastes), encode)
 
     def pairs(self, model: config.Model, battery: config.Battery) -> interventions.Pairs:
         """A model's codes of self and other in the same pictures, the bodies exchanged."""
@@ -233,13 +213,19 @@ def each(compute: Callable[[Stage, Workspace], Output]) -> Callable[[list[Stage]
 def _battery(run: config.Battery, lab: Workspace) -> Output:
     scenes = stimuli.make(run)
     value = stimuli.true_returns(run, scenes)[..., 0].contiguous()
-    table = stimuli.truth(run, value).assign(step=0)
-    return Output({"responses": table}, {**scenes.tensors(), "value": value}, {"battery": scenes.digest})
+    gains = {"self": torch.stack([value, torch.zeros_like(value)], -1)}
+    return Output(
+        {"responses": stimuli.truth(run, scenes, gains).assign(step=0)},
+        {**scenes.tensors(), "value": value},
+        {"battery": scenes.digest},
+    )
 
 
 def _returns(run: config.Returns, lab: Workspace) -> Output:
     scenes, _ = lab.scenes(run.battery)
-    gains = {mover: stimuli.true_returns(run.battery, scenes, mover) for mover in stimuli.MOVERS}
+    gains = {mover: stimuli.true_returns(run.battery, scenes, mover) for mover in ("self", *stimuli.OTHERS)}
+    nothing = torch.tensor([1.0, 0.0])  # what there is to gain for an other that has nothing, or does not exist
+    gains |= {"quiet": gains["self"] * nothing, "nobody": gains["other"] * nothing}
     table, measures = stimuli.returns(run.battery, gains)
     return Output({"returns": table, "measures": measures}, gains)
 
@@ -252,76 +238,23 @@ def _external(run: config.External, lab: Workspace) -> Output:
 
 
 def _models(runs: list[config.Model], lab: Workspace) -> list[Output]:
-    trained = models.train(runs, [lab.episodes(run.data) for run in runs], quiet=lab.quiet)
+    trained = models.train(runs, lab.device, quiet=lab.quiet)
     losses = [_measures((f"{name}_loss", x) for name, x in held_out.items()) for _, held_out in trained]
     return [Output({"measures": own}, model.state_dict()) for (model, _), own in zip(trained, losses, strict=True)]
 
 
 def _heads(runs: list[config.Heads], lab: Workspace) -> list[Output]:
-    latents, data = zip(*(lab.latents(run.model) for run in runs), strict=True)
+    latents, data = zip(*(lab.latents(run) for run in runs), strict=True)
     trained = heads.train(runs, latents, data, lab.quiet)
     return [Output({"measures": _measures(held_out.items())}, head.state_dict()) for head, held_out in trained]
-
-
-def _joint(runs: list[config.Joint], lab: Workspace) -> list[Output]:
-    (scenes, value), at = lab.scenes(runs[0].battery), watch.checkpoints(runs[0].model.updates, runs[0].checkpoints)
-    monitors = [watch.Monitor(run.battery, run.model.data, at, scenes, value, lab.device) for run in runs]
-    trained = watch.train_jointly(runs, [lab.episodes(run.model.data) for run in runs], monitors, lab.quiet)
-    for run in runs:
-        lab.release(run.model)
-    return [Output(tables) for _, tables in trained]
-
-
-def _curves(runs: list[config.Curve], lab: Workspace) -> list[Output]:
-    latents, data = zip(*(lab.latents(run.model) for run in runs), strict=True)
-    encoded = [lab.codes(run.model, run.battery) for run in runs]
-    tests = [lab.test(run.model) for run in runs]
-    return [Output(tables) for tables in watch.train_curves(runs, latents, data, encoded, tests, lab.quiet)]
-
-
-def _fine_tuned(runs: list[config.Extinction], lab: Workspace) -> list[Output]:
-    latents, data = zip(*(lab.latents(run.heads.model) for run in runs), strict=True)
-    start = [lab.heads(run.heads) for run in runs]
-    encoded = [lab.codes(run.heads.model, run.battery) for run in runs]
-    scenes, _ = lab.scenes(runs[0].battery)
-    trained = watch.fine_tune(runs, start, latents, data, encoded, scenes, lab.quiet)
-    return [
-        Output(tables, net.state_dict(), {"split": watch.label_split(run, d)})
-        for run, d, (net, tables) in zip(runs, data, trained, strict=True)
-    ]
-
-
-def true_value(run: config.Responses, lab: Workspace) -> torch.Tensor:
-    """V_pi [X, K, n, phases] of self scenes for an agent of this coupling."""
-    if run.heads.kappa == 0:
-        return lab.scenes(run.battery)[1]
-    own, other = lab._weights(config.Returns(battery=run.battery))["self"].unbind(-1)
-    return own + run.heads.kappa * other
 
 
 def _responses(run: config.Responses, lab: Workspace) -> Output:
     head, encoded = lab.heads(run.heads), lab.codes(run.heads.model, run.battery)
     table = stimuli.respond(head, encoded, run.heads.model.data.world.ladder).assign(step=run.heads.updates)
-    agreement = _measures([("value_r", stimuli.value_agreement(head, encoded, true_value(run, lab)))])
+    agreement = _measures([("value_r", stimuli.value_agreement(head, encoded, lab.scenes(run.battery)[1]))])
     held_out = lab.store.read(run.heads.address).tables["measures"]
     return Output({"responses": table, "measures": pd.concat([held_out, agreement]).reset_index(drop=True)})
-
-
-def _precision(run: config.Precision, lab: Workspace) -> Output:
-    head, parts = lab.heads(run.heads), []
-    for number, battery in enumerate(run.drawn()):
-        predictions = stimuli.predictions(head, lab.codes(run.heads.model, battery, drawn=True))
-        ladder = run.heads.model.data.world.ladder
-        table = metrics.scene_slopes(predictions, ladder, stimuli.CONTACTS, stimuli.PHASES)
-        parts.append(table.assign(set=number))
-    return Output({"precision": pd.concat(parts, ignore_index=True)})
-
-
-def _surface(run: config.Surface, lab: Workspace) -> Output:
-    model, movers = run.heads.model, stimuli.conducts(run.battery.levels, run.tastes)
-    table = stimuli.surface(lab.heads(run.heads), lab.conducts(model, run), model.data.world.ladder)
-    shown = config.digest([stimuli.make(run.drawn(), (mover,)).digest for mover in movers])
-    return Output({"surface": table}, notes={"battery": shown})
 
 
 def _interventions(run: config.Interventions, lab: Workspace) -> Output:
@@ -330,18 +263,13 @@ def _interventions(run: config.Interventions, lab: Workspace) -> Output:
     return Output({"interventions": table, "measures": pd.DataFrame(measures, columns=MEASURE)})
 
 
-def _imagined(run: config.Imagined, lab: Workspace) -> Output:
-    scenes, model = lab.scenes(run.battery)[0].to(lab.device), run.heads.model
-    head, gamma = lab.heads(run.heads), run.heads.gamma
-    return Output({"imagined": stimuli.imagined(lab.model(model), head, run.battery, scenes, model.data, gamma)})
+def _ordinary(run: config.Ordinary, lab: Workspace) -> Output:
+    return Output({"ordinary": ordinary.regress(run, lab.model(run.heads.model), lab.heads(run.heads), lab.device)})
 
 
 def _codes(run: config.Codes, lab: Workspace) -> Output:
-    return Output({"measures": codes.measure(run, lab.model(run.model), lab.codes(run.model, run.battery))})
-
-
-def _identity(run: config.Identity, lab: Workspace) -> Output:
-    return Output({"identity": codes.calibration_bins(run, lab.model(run.model), lab.codes(run.model, run.battery))})
+    scenes, encoded = lab.scenes(run.battery)[0], lab.codes(run.model, run.battery)
+    return Output({"measures": codes.measure(run, lab.model(run.model), scenes, encoded)})
 
 
 def _scenes(run: Stage) -> float:
@@ -354,19 +282,11 @@ def _fitted(run: config.Codes) -> float:
 
 
 def _frames(run: config.Model) -> float:
-    return (run.stop or run.updates) * run.batch * run.data.frames if models.FAMILIES[run.family].trained else 1e-9
-
-
-def _with_returns(run: config.Responses) -> list[Stage]:
-    return [config.Returns(battery=run.battery)] if run.heads.kappa else []
+    return (run.stop or run.updates) * run.batch * run.data.frames if models.learns(run) else 1e-9
 
 
 def model_key(run: config.Model) -> str:
     return config.digest([run.own(), {**run.data.own(), "seed": 0}])
-
-
-def _joint_key(run: config.Joint) -> str:
-    return config.digest([run.own(), model_key(run.model)])
 
 
 STAGES: dict[str, Recipe] = {
@@ -375,19 +295,12 @@ STAGES: dict[str, Recipe] = {
     "outsider": Recipe(each(_external), lambda run: run.steps),
     "model": Recipe(_models, _frames, model_key),
     "heads": Recipe(_heads, lambda run: run.updates + run.reward_updates, heads.batch_key),
-    "joint": Recipe(_joint, lambda run: run.model.updates, _joint_key),
-    "extinction": Recipe(_fine_tuned, lambda run: run.updates, watch.fine_tuning_key),
-    "decoupling": Recipe(_fine_tuned, lambda run: run.updates, watch.fine_tuning_key),
-    "curve": Recipe(_curves, lambda run: run.updates * len(run.exposures), watch.curve_key),
     "foresight": Recipe(
         each(lambda run, lab: Output({"foresight": models.foresight(run, lab.model(run.model), lab.device)})),
-        lambda run: run.episodes * len(run.tastes),
+        lambda run: run.episodes,
     ),
     "codes": Recipe(each(_codes), _fitted),
-    "identity": Recipe(each(_identity), _fitted),
-    "responses": Recipe(each(_responses), _scenes, needs=_with_returns),
-    "precision": Recipe(each(_precision), lambda run: run.sets * _scenes(run)),
-    "surface": Recipe(each(_surface), lambda run: run.scenes * run.battery.levels**2 * len(run.tastes)),
+    "responses": Recipe(each(_responses), _scenes),
+    "ordinary": Recipe(each(_ordinary), lambda run: run.episodes),
     "interventions": Recipe(each(_interventions), _scenes),
-    "imagined": Recipe(each(_imagined), _scenes),
 }

@@ -8,6 +8,7 @@ seed; which channel shows which rank, and along which axes bodies are drawn, is 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
@@ -17,7 +18,6 @@ from torch import Tensor
 from .config import World
 
 ACTIONS = ("stay", "up", "down", "left", "right")
-SEEKING_DISCOUNT = 0.8  # a body prefers the item with the largest value * discount ** distance
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -26,17 +26,20 @@ class State:
     """One frame of B worlds.  Chamber m is body m's; `side` says where chamber 0 is drawn.
 
     side [B] 0 = self's chamber on the left; pos [B, M] cell of each body; items [B, M, N] rank + 1 or 0;
-    contact [B, M] what each body stands on and consumes in this frame (rank + 1 or 0); angle [B] of the other's
-    appearance, radians; purpose [B, M]; eventful [B] bool.
+    contact [B, M] what each body stands on and consumes in this frame (rank + 1 or 0); mood [B, M] left by what it met
+    before, in reward; angle [B] of the other's appearance, radians; purpose [B, M]; occupied, stocked [B] bool: whether
+    there is an other, and whether items appear in its chamber.
     """
 
     side: Tensor
     pos: Tensor
     items: Tensor
     contact: Tensor
+    mood: Tensor
     angle: Tensor
     purpose: Tensor
-    eventful: Tensor
+    occupied: Tensor
+    stocked: Tensor
 
     def __len__(self) -> int:
         return len(self.side)
@@ -44,6 +47,19 @@ class State:
     def map(self, function) -> State:
         """Apply `function` to every field, e.g. an index or a `repeat_interleave`."""
         return State(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+    @property
+    def eventful(self) -> Tensor:
+        """Whether there is an other with items to meet [B]; neither is a quiet episode without items, nor a vacant one
+        without an other."""
+        return self.occupied & self.stocked
+
+    @property
+    def there(self) -> Tensor:
+        """Where each body is [B, M, N] bool; nowhere if it does not exist."""
+        cells = torch.arange(self.items.shape[2], device=self.pos.device)
+        exists = torch.stack([torch.ones_like(self.occupied), self.occupied], 1)
+        return (self.pos.unsqueeze(2) == cells) & exists.unsqueeze(2)
 
 
 @dataclass(frozen=True)
@@ -93,10 +109,11 @@ def _alien(own: Tensor) -> Tensor:
     return other
 
 
-def reward(contact: Tensor, config: World, kappa: float = 0.0) -> Tensor:
-    """The self's reward [...] from contacts [..., M]: its own item's, plus kappa times the other's by its taste."""
-    worth = values(config, contact.device)
-    return worth[0][contact[..., 0]] + kappa * worth[1][contact[..., 1]]
+def reward(contact: Tensor, config: World, kappa_gain: float = 0.0, kappa_loss: float = 0.0) -> Tensor:
+    """The self's reward [...] from contacts [..., M]: its own item's, and a share of the other's gain or loss."""
+    own, other = values(config, contact.device)
+    worth = other[contact[..., 1]]
+    return own[contact[..., 0]] + kappa_gain * worth.clamp(min=0) + kappa_loss * worth.clamp(max=0)
 
 
 def _rand(shape, g: torch.Generator) -> Tensor:
@@ -104,92 +121,108 @@ def _rand(shape, g: torch.Generator) -> Tensor:
 
 
 def reset(config: World, batch: int, g: torch.Generator) -> State:
-    """Draw side, appearance, conduct, positions and first items of `batch` episodes."""
-    n, low, high = config.size**2, *config.other_purpose
-    drifter = _rand(batch, g) < config.drifters
-    other = torch.where(drifter, 0.0, low + (high - low) * _rand(batch, g))
+    """Draw side, kind of episode, appearance, conduct, positions and first items of `batch` episodes."""
+    n, kind = config.size**2, _rand(batch, g)
+    other = torch.where(_rand(batch, g) < config.drifters, 0.0, config.other_purpose)
+    vacant = kind >= 1 - (1 - config.eventful) * config.vacant
     pos = (_rand((batch, 2), g) * n).long()
     state = State(
         side=(_rand(batch, g) < 0.5).long(),
         pos=pos,
         items=torch.zeros(batch, 2, n, dtype=torch.long, device=g.device),
         contact=torch.zeros_like(pos),
-        angle=_rand(batch, g) * (torch.pi / 2),
+        mood=torch.zeros(batch, 2, device=g.device),
+        angle=_rand(batch, g) * math.radians(config.widest),
         purpose=torch.stack([torch.full_like(other, config.purpose), other], 1),
-        eventful=_rand(batch, g) < (0.0 if config.solitary else config.eventful),
+        occupied=~vacant,
+        stocked=(kind < config.eventful) | vacant,
     )
     for _ in range(config.max_items):
-        state = respawn(state, config, g)
+        state = restock(state, config, g)
     return state
 
 
 def step(state: State, actions: Tensor, config: World, g: torch.Generator) -> State:
-    """Consume, move by actions [B, M], touch, and let items respawn."""
+    """Consume, move by actions [B, M], feel what was met before, touch, and let items vanish and appear."""
     after, _ = geometry(config.size, state.pos.device)
-    items = state.items.scatter(2, state.pos.unsqueeze(2), 0)
+    felt = worth_of(state.contact, config)
+    items = state.items.masked_fill(state.there, 0)
     pos = after[state.pos, actions]
-    contact = items.gather(2, pos.unsqueeze(2)).squeeze(2)
-    return respawn(replace(state, pos=pos, items=items, contact=contact), config, g)
+    moved = replace(state, pos=pos, items=items, mood=state.mood / 2 + felt)
+    contact = (items * moved.there).sum(2)
+    return restock(replace(moved, contact=contact), config, g)
 
 
-def respawn(state: State, config: World, g: torch.Generator) -> State:
-    """With probability `respawn` put a random item into a random free cell of each chamber that is not full."""
-    batch, n = len(state), state.items.shape[2]
-    free = (state.items == 0).scatter_(2, state.pos.unsqueeze(2), False)
-    standing = n - 1 - free.sum(2)  # not counting what a body stands on
-    wanted = (_rand((batch, 2), g) < config.respawn) & (standing < config.max_items)
-    wanted[:, 1] &= state.eventful
+def worth_of(contact: Tensor, config: World) -> Tensor:
+    """What contacts [..., M] are worth to each body by its own taste [..., M], in reward."""
+    own, other = values(config, contact.device)
+    return torch.stack([own[contact[..., 0]], other[contact[..., 1]]], -1)
+
+
+def restock(state: State, config: World, g: torch.Generator) -> State:
+    """Let every item that is not stood on vanish with probability `vanish`, then put one into a random free cell of
+    each chamber that is not full, with probability `appear`."""
+    batch, n, kinds, there = len(state), state.items.shape[2], len(config.ladder), state.there
+    items = state.items * ((_rand((batch, 2, n), g) >= config.vanish) | there)
+    free = (items == 0) & ~there
+    lying = ((items > 0) & ~there).sum(2)
+    wanted = (_rand((batch, 2), g) < config.appear) & (lying < config.max_items)
+    wanted[:, 1] &= state.stocked
     cell = _rand((batch, 2, n), g).mul_(free).argmax(2, keepdim=True)
-    kind = (_rand((batch, 2), g) * len(config.ladder)).long().add_(1).mul_(wanted)
-    return replace(state, items=state.items.scatter_add(2, cell, kind.unsqueeze(2)))
+    rest = 1 + (_rand((batch, 2), g) * (kinds - 1)).long()
+    kind = torch.where(_rand((batch, 2), g) < config.best, kinds, rest).mul_(wanted)
+    return replace(state, items=items.scatter_add(2, cell, kind.unsqueeze(2)))
 
 
 def conduct(state: State, config: World, g: torch.Generator, worth: Tensor | None = None) -> Tensor:
-    """Scripted actions [B, M]: a greedy step with probability `purpose`, else (or with nothing to seek) a random one.
+    """Scripted actions [B, M]: with probability `purpose` what a purposeful body does, else a random one.
 
     worth [M, K + 1]: the bodies' tastes, `values(config)` by default.
     """
-    batch = len(state)
-    worth = values(config, state.pos.device) if worth is None else worth
-    greedy, seeks = greedy_action(state, config, worth, _rand((batch, 2, len(ACTIONS)), g))
-    random = (_rand((batch, 2), g) * len(ACTIONS)).long()
-    return torch.where(seeks & (_rand((batch, 2), g) < state.purpose), greedy, random)
+    chosen, _ = purposeful_action(state, config, worth)
+    random = (_rand((len(state), 2), g) * len(ACTIONS)).long()
+    return torch.where(_rand((len(state), 2), g) < state.purpose, chosen, random)
 
 
-def greedy_action(state: State, config: World, worth: Tensor, tie: Tensor) -> tuple[Tensor, Tensor]:
-    """Step towards the item of largest discounted worth, around items of negative worth; and whether there is one.
+def purposeful_action(state: State, config: World, worth: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What a purposeful body does [B, M], and whether it has something to seek [B, M].
 
-    worth [M, K + 1]; tie [B, M, A] in [0, 1) breaks ties.  Returns action [B, M] and seeks [B, M] bool.
+    A step to the nearest item that is good by its own taste, around bad ones (it waits where they are in every way), ties
+    in the order of cells and actions; it stays where there is nothing good.
     """
     after, apart = geometry(config.size, state.pos.device)
-    waiting = state.items.scatter(2, state.pos.unsqueeze(2), 0)  # the item underfoot is already being consumed
-    worth = torch.stack([worth[0][waiting[:, 0]], worth[1][waiting[:, 1]]], 1)  # [B, M, N]
-    appeal = worth * SEEKING_DISCOUNT ** apart[state.pos]
-    best, target = appeal.max(2, keepdim=True)
+    own, other = values(config, state.pos.device) if worth is None else worth
+    waiting = state.items.masked_fill(state.there, 0)  # the item underfoot is already being consumed
+    worth = torch.stack([own[waiting[:, 0]], other[waiting[:, 1]]], 1)  # [B, M, N]
+    nearest, target = torch.where(worth > 0, apart[state.pos], 2 * config.size).min(2, keepdim=True)
+    seeks = nearest.squeeze(2) < 2 * config.size
     reached = after[state.pos]  # [B, M, A]
-    cost = apart[reached, target] + 100.0 * (worth.gather(2, reached) < 0)
-    return (cost + 0.5 * tie).argmin(2), best.squeeze(2) > 0
+    order = torch.arange(len(ACTIONS), device=state.pos.device) / 100
+    cost = apart[reached, target] + order + 100.0 * (worth.gather(2, reached) < 0)
+    return torch.where(seeks, cost.argmin(2), 0), seeks
 
 
 def observe(state: State, config: World, appearance: Appearance, g: torch.Generator | None = None) -> Tensor:
-    """Draw the state [B, H, W, C]: appearance, item kinds, glass.  `g` is needed for pixel noise only."""
+    """Draw the state [B, H, W, C]: appearance, item kinds, glass, expression.  `g` is needed for pixel noise only."""
     batch, s, a, k = len(state), config.size, config.appearance, len(config.ladder)
     device = state.pos.device
     swap = (state.side == 1) & (config.view != "left")
     left, right = (torch.where(swap[:, None], state.items[:, 1 - m], state.items[:, m]) for m in (0, 1))
     glass = left.new_full((1,), k + 1).expand(batch, s, 1)
     drawn = torch.cat([left.view(batch, s, s), glass, right.view(batch, s, s)], 2)  # what lies in every cell
-    lying = torch.zeros(k + 2, a + k + 1, device=device)  # and how it is drawn: nothing, rank 0 ..., glass
+    lying = torch.zeros(k + 2, a + k + 2, device=device)  # and how it is drawn: nothing, rank 0 ..., glass
     lying[torch.arange(1, k + 1, device=device), a + appearance.kinds] = 1.0
-    lying[k + 1, -1] = 1.0
+    lying[k + 1, -2] = 1.0
     grid = torch.nn.functional.embedding(drawn.flatten(1), lying)  # [B, H * W, C]
-    angle = torch.stack([torch.zeros_like(state.angle), state.angle], 1).unsqueeze(2)
-    bodies = angle.cos() * appearance.axes[0] + angle.sin() * appearance.axes[1]  # [B, M, appearance]
+    if config.marked:
+        grid[..., -2] *= 1.0 - 2.0 * swap[:, None]
     row, col = state.pos // s, state.pos % s
     col = col + (s + 1) * (swap.unsqueeze(1) != torch.tensor([False, True], device=device))
     cell = row * (2 * s + 1) + col
-    drawn = 1 if config.solitary else 2
-    grid.scatter_(1, cell[:, :drawn, None].expand(-1, -1, a), bodies[:, :drawn])
+    drawn_bodies = bodies(torch.stack([torch.zeros_like(state.angle), state.angle], 1), appearance)
+    exists = torch.stack([torch.ones_like(state.occupied), state.occupied], 1).unsqueeze(2)
+    grid[..., :a].scatter_add_(1, cell[:, :, None].expand(-1, -1, a), drawn_bodies * exists)
+    grid[..., -1].scatter_add_(1, cell, config.expression * state.mood * exists.squeeze(2))
     grid = grid.view(batch, s, 2 * s + 1, -1)
     if config.view == "centred":
         grid = _centre(grid, row[:, 0], col[:, 0])
@@ -197,6 +230,11 @@ def observe(state: State, config: World, appearance: Appearance, g: torch.Genera
         assert g is not None, "pixel noise needs a generator"
         grid = grid + config.noise * torch.randn(grid.shape, generator=g, device=g.device)
     return grid
+
+
+def bodies(angle: Tensor, appearance: Appearance) -> Tensor:
+    """How bodies at angles [...] from the self's appearance look [..., appearance]."""
+    return angle.cos()[..., None] * appearance.axes[0] + angle.sin()[..., None] * appearance.axes[1]
 
 
 def _centre(grid: Tensor, row: Tensor, col: Tensor) -> Tensor:
@@ -214,7 +252,12 @@ def grid(config: World) -> tuple[int, int]:
     return (2 * h - 1, 2 * w - 1) if config.view == "centred" else (h, w)
 
 
+def channels(config: World) -> int:
+    """Numbers C in one cell of an observation."""
+    return config.appearance + len(config.ladder) + 2
+
+
 def features(config: World) -> int:
     """Numbers F in one flattened observation."""
     h, w = grid(config)
-    return h * w * (config.appearance + len(config.ladder) + 1)
+    return h * w * channels(config)

@@ -1,4 +1,4 @@
-"""What world models have in common: layers, losses and imagination of predictive ones; and the reference family."""
+"""What world models are made of: encoders and decoders of frames, memories, and what families have in common."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import config
+from .. import config, world
 from ..world import ACTIONS
 
-CODED = len(ACTIONS) + 1  # values of a previous action: none yet, or one of five
+CODED = len(ACTIONS) + 1  # values of a previous action: none yet (or not shown), or one of five
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -56,20 +56,100 @@ class GRU(nn.Module):
         return torch.lerp(torch.tanh(torch.addcmul(n_in, reset, n_h)), h, update)
 
 
+# Encoders and decoders: classes with the same arguments, (configuration, features, outputs or inputs).
+
+
+class Flat(nn.Module):
+    """An encoder with separate weights for every place: obs [..., F] -> [..., outputs]."""
+
+    def __init__(self, cfg: config.Model, features: int, outputs: int):
+        super().__init__()
+        self.net = mlp(features, cfg.width, outputs)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.net(obs)
+
+
+class FlatDecoder(nn.Module):
+    """The decoder beside `Flat`: x [..., inputs] -> [..., F]."""
+
+    def __init__(self, cfg: config.Model, features: int, inputs: int):
+        super().__init__()
+        self.net = mlp(inputs, cfg.width, cfg.width, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Cells(nn.Module):
+    """An encoder that is one function for all cells: what a cell holds is coded alike wherever it is (deep sets, Zaheer
+    et al. 2017), and where it is enters as learnt factors: obs [..., F] -> [..., outputs]."""
+
+    def __init__(self, cfg: config.Model, features: int, outputs: int):
+        super().__init__()
+        self.channels, width = world.channels(cfg.data.world), cfg.width // 4
+        self.content = nn.Linear(self.channels, width)
+        self.place = nn.Parameter(torch.randn(features // self.channels, width))
+        self.pooled = nn.Linear(width, outputs)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        content = F.silu(self.content(obs.unflatten(-1, (-1, self.channels))))
+        return self.pooled((content * self.place.to(content.dtype)).sum(-2))
+
+
+class CellsDecoder(nn.Module):
+    """The decoder beside `Cells`: a code sent to every cell, which makes of it and of its own place what it holds (the
+    spatial broadcast of Watters et al. 2019): x [..., inputs] -> [..., F]."""
+
+    def __init__(self, cfg: config.Model, features: int, inputs: int):
+        super().__init__()
+        channels, width = world.channels(cfg.data.world), cfg.width // 8
+        self.sent = mlp(inputs, cfg.width // 2, width)
+        self.place = nn.Parameter(torch.randn(features // channels, width))
+        self.out = mlp(width, width, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sent = F.silu(self.sent(x))[..., None, :]
+        return self.out(sent * self.place.to(sent.dtype)).flatten(-2)
+
+
+ENCODERS = {"cells": (Cells, CellsDecoder), "flat": (Flat, FlatDecoder)}
+
+
+def encoder(cfg: config.Model, features: int, outputs: int) -> nn.Module:
+    """The encoder that a family names: obs [..., F] -> [..., outputs]."""
+    return ENCODERS[cfg.family.split("/")[0]][0](cfg, features, outputs)
+
+
+def decoder(cfg: config.Model, features: int, inputs: int) -> nn.Module:
+    """The decoder beside it: x [..., inputs] -> [..., F]."""
+    return ENCODERS[cfg.family.split("/")[0]][1](cfg, features, inputs)
+
+
 class WorldModel(nn.Module):
     """What the training loop asks of a family.
 
-    trained: whether there is anything to train; noise: uniform numbers that it takes for every frame it learns from;
-    supervised: whether it learns from own reward (a control, then).
+    learns: whether there is anything to train by an objective; noise: uniform numbers that it takes for every frame it
+    learns from; weight [F]: of errors in every channel of every cell.
     """
 
-    trained: bool = True
+    learns: bool = True
     noise: int = 0
-    supervised: bool = False
+
+    def weigh(self, cfg: config.Model, features: int) -> None:
+        """Give errors in the channels of bodies and of expression the weight `cfg.bodies`."""
+        weight = torch.ones(world.channels(cfg.data.world))
+        weight[: cfg.data.world.appearance] = weight[-1] = cfg.bodies
+        self.register_buffer("weight", weight.repeat(features // len(weight)), persistent=False)
+
+    def error(self, guess: Tensor, obs: Tensor) -> Tensor:
+        """Weighted squared error [...] of frames [..., F], summed over channels and cells."""
+        return ((guess.float() - obs).square() * self.weight).sum(-1)
 
 
 class Predictive(WorldModel):
-    """A family that decodes o_t from z_t and predicts o_{t+1} from z_t and a_t (the other's action has to be expected).
+    """A family that decodes o_t from z_t and predicts o_{t+1} from z_t and a_t (the other's action has to be expected,
+    and the own one where it is not shown).
 
     It has `encode` and `decoder`, `predictor`, or methods `decode` and `predict` of its own, and imagines by seeing
     what it predicts.
@@ -80,16 +160,21 @@ class Predictive(WorldModel):
         return self.decoder(z)
 
     def predict(self, z: Tensor, action: Tensor) -> Tensor:
-        """z [..., D] and actions [...] coded as previous actions -> o_{t+1} [..., F]."""
+        """z [..., D] and actions [...] coded as previous actions, 0 where not shown -> o_{t+1} [..., F]."""
         return self.predictor(torch.cat([z, coded(action, z)], -1))
 
-    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
-        """Squared errors, summed over F, {reconstruction, prediction}: [B, T], zero in prediction's last frame."""
+    def losses(
+        self, obs: Tensor, prev_action: Tensor, shown: Tensor | None = None, z: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Errors {reconstruction, prediction}: [B, T], zero in prediction's last frame.
+
+        shown [B, T]: previous actions as the predictor is given them; z [B, T, D]: the codes, if they are at hand.
+        """
         z = self.encode(obs, prev_action) if z is None else z
-        guess = self.predict(z[:, :-1], prev_action[:, 1:])
+        guess = self.predict(z[:, :-1], (prev_action if shown is None else shown)[:, 1:])
         losses = {
-            "reconstruction": (self.decode(z) - obs).square().sum(-1),
-            "prediction": F.pad((guess - obs[:, 1:]).square().sum(-1), (0, 1)),
+            "reconstruction": self.error(self.decode(z), obs),
+            "prediction": F.pad(self.error(guess, obs[:, 1:]), (0, 1)),
         }
         assert all(loss.shape == obs.shape[:2] for loss in losses.values())
         return losses
@@ -125,7 +210,7 @@ class Dynamics(nn.Module):
 
 
 class Recurrent(Predictive):
-    """The reference: encoder -> GRU -> decoder of o_t and predictor of o_{t+1} given a_t.
+    """`gru`, the reference's memory and objective: encoder -> GRU -> decoder of o_t and predictor of o_{t+1}.
 
     z_t is the state of a GRU that has seen o_1 ... o_t and a_0 ... a_{t-1}, or a linear map of it (`cfg.state`).
     """
@@ -133,11 +218,12 @@ class Recurrent(Predictive):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         state = cfg.state or cfg.latent
-        self.encoder = mlp(features, cfg.width, state)
+        self.weigh(cfg, features)
+        self.encoder = encoder(cfg, features, state)
         self.cell = GRU(state + CODED, state)
         self.code = nn.Linear(state, cfg.latent) if cfg.state else nn.Identity()
-        self.decoder = mlp(cfg.latent, cfg.width, features)
-        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
+        self.decoder = decoder(cfg, features, cfg.latent)
+        self.predictor = decoder(cfg, features, cfg.latent + CODED)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""

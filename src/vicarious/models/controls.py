@@ -1,5 +1,6 @@
-"""Control families: no world model at all (`Pixels`), one that never learnt (`Untrained`), one that only learns reward
-(`EndToEnd`), and two that are privileged to know who is who (`Oracle`, `Disjoint`)."""
+"""Controls: no world model at all (`Pixels`, `PCA`), an encoder that learns own reward and nothing else (`EndToEnd`), and
+two that are privileged to know who is who (`Oracle`, `Disjoint`).  An untrained twin is any family with
+`trained_on="nothing"`; `solitary` is a world model whose own world has no eventful episode."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import config
-from .base import CODED, GRU, Recurrent, WorldModel, coded, mlp
+from .. import config, world
+from .base import Recurrent, WorldModel, coded, mlp
 
 FRAMES = 3
 
@@ -16,7 +17,7 @@ FRAMES = 3
 class Pixels(WorldModel):
     """Identity: the last three observations and previous actions, so that the heads see motion but no learnt code."""
 
-    trained = False
+    learns = False
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
@@ -26,62 +27,72 @@ class Pixels(WorldModel):
         frame = torch.cat([obs, coded(prev_action, obs)], -1)
         return torch.cat([F.pad(frame, (0, 0, lag, 0))[:, : frame.shape[1]] for lag in range(FRAMES)], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
         return {}
 
 
-class Untrained(Recurrent):
-    """The reference architecture with its random initial weights, frozen."""
-
-    trained = False
-
-
-class EndToEnd(WorldModel):
-    """The reference encoder shaped by nothing but a reward model's own error, at p = 0: no model of the world."""
-
-    supervised = True
+class PCA(Pixels):
+    """The same, as its first principal components, as many as the reference's code is wide."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
-        self.world = cfg.data.world
-        self.encoder, self.cell = mlp(features, cfg.width, cfg.latent), GRU(cfg.latent + CODED, cfg.latent)
-        self.head = mlp(cfg.latent, cfg.width, cfg.width, 1)
+        super().__init__(cfg, features)
+        inputs = FRAMES * (features + len(world.ACTIONS) + 1)
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("components", torch.zeros(inputs, min(cfg.latent, inputs)))
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
-        return self.cell(torch.cat([F.silu(self.encoder(obs)), coded(prev_action, obs)], -1))
+        return (super().encode(obs, prev_action) - self.mean) @ self.components
 
-    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None, *, given: Tensor) -> dict[str, Tensor]:
-        """{reward}: squared error [B, T] where it is known; given [B, T, 2]: own reward, and 1 where it is."""
-        z = self.encode(obs, prev_action) if z is None else z
-        reward, known = given.unbind(-1)
-        return {"reward": (self.head(z)[..., 0].float() - reward).square() * known}
+    def fit(self, obs: Tensor, prev_action: Tensor) -> None:
+        """Find the components of episodes obs [B, T, F], prev_action [B, T]."""
+        x = super().encode(obs, prev_action).flatten(0, 1).double()
+        self.mean.copy_(x.mean(0))
+        _, axes = torch.linalg.eigh(torch.cov(x.T))
+        self.components.copy_(axes[:, -self.components.shape[1] :])
+
+
+class EndToEnd(WorldModel):
+    """A family's encoder and memory shaped by nothing but a reward model's own error: no model of the world."""
+
+    def __init__(self, body: WorldModel, cfg: config.Model):
+        super().__init__()
+        self.body, self.head = body, mlp(cfg.latent, 128, 128, 1)
+
+    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
+        """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
+        return self.body.encode(obs, prev_action)
+
+    def losses(self, obs: Tensor, prev_action: Tensor, reward: Tensor) -> dict[str, Tensor]:
+        """{reward}: squared error [B, T] of own reward [B, T]."""
+        z = self.encode(obs, prev_action)
+        return {"reward": (self.head(z)[..., 0].float() - reward).square()}
 
 
 def chambers(obs: Tensor, cfg: config.World) -> tuple[Tensor, Tensor]:
-    """Own and other's chamber [..., N, C] of observations [..., F] whose view draws the own one on the left."""
-    s = cfg.size
+    """Own and other's chamber [..., N, C] of observations [..., F] whose glass shows which is which."""
+    s, glass = cfg.size, world.channels(cfg) - 2
     grid = obs.unflatten(-1, (s, 2 * s + 1, -1))
-    return tuple(half.flatten(-3, -2) for half in (grid[..., :s, :], grid[..., s + 1 :, :]))
+    left, right = (half.flatten(-3, -2) for half in (grid[..., :s, :], grid[..., s + 1 :, :]))
+    swap = grid[..., :1, s, glass, None] < 0
+    return torch.where(swap, right, left), torch.where(swap, left, right)
 
 
-def _privileged(cfg: config.Model) -> config.World:
-    """The world of a family that must know whose chamber is whose.  Raises ValueError where its view hides that."""
-    if cfg.data.world.view != "left" or cfg.data.world.noise:
-        raise ValueError(
-            f"the family {cfg.family} needs a world with view='left' and no pixel noise: it knows who is who"
-        )
+def _marked(cfg: config.Model) -> config.World:
+    """The world of a family that is told whose chamber is whose.  Raises ValueError where it is not shown."""
+    if not cfg.data.world.marked or cfg.data.world.noise or cfg.data.world.view == "centred":
+        raise ValueError(f"the family {cfg.family} needs a world with marked=True, not centred and without pixel noise")
     return cfg.data.world
 
 
 class Oracle(WorldModel):
-    """The true state with who-met-what marked: the observation, own chamber left, and each body's contact, one-hot."""
+    """The true state with who-met-what marked: the observation, and what each body stands on, one-hot."""
 
-    trained = False
+    learns = False
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.world = _privileged(cfg)
+        self.world = _marked(cfg)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> [B, T, F + M K]."""
@@ -91,7 +102,7 @@ class Oracle(WorldModel):
             met.append((chamber[..., first : first + kinds] * body).sum(-2))
         return torch.cat([obs, *met], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor) -> dict[str, Tensor]:
         return {}
 
 
@@ -101,23 +112,23 @@ class Disjoint(WorldModel):
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.world = _privileged(cfg)
+        self.world = _marked(cfg)
         state = cfg.state and cfg.state // 2
-        half = cfg.model_copy(update={"latent": cfg.latent // 2, "width": cfg.width // 2, "state": state})
-        seen = features // (2 * self.world.size + 1) * self.world.size  # the glass between is left out
+        half = {"family": "cells/gru", "latent": cfg.latent // 2, "width": cfg.width // 2, "state": state}
+        seen = self.world.size**2 * world.channels(self.world)  # the glass between is left out
+        half = cfg.model_copy(update=half)
         self.bodies = nn.ModuleDict({name: Recurrent(half, seen) for name in ("self", "other")})
 
-    def _routed(self, obs: Tensor, prev_action: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+    def _routed(self, obs: Tensor, *actions: Tensor) -> list[tuple[str, Tensor, list[Tensor]]]:
         own, other = (half.flatten(-2) for half in chambers(obs, self.world))
-        return [("self", own, prev_action), ("other", other, torch.zeros_like(prev_action))]
+        return [("self", own, list(actions)), ("other", other, [torch.zeros_like(a) for a in actions])]
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
-        """obs [B, T, F], prev_action [B, T] -> [B, T, D], the self's half first."""
-        return torch.cat([self.bodies[name].encode(o, a) for name, o, a in self._routed(obs, prev_action)], -1)
+        """obs [B, T, F], prev_action [B, T] -> z [B, T, D], the self's half first."""
+        return torch.cat([self.bodies[name].encode(o, *a) for name, o, a in self._routed(obs, prev_action)], -1)
 
-    def losses(self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, obs: Tensor, prev_action: Tensor, shown: Tensor | None = None) -> dict[str, Tensor]:
         """Those of both models, {self_reconstruction, ...}: [B, T]."""
-        halves = (None, None) if z is None else z.chunk(2, -1)
-        routed = zip(self._routed(obs, prev_action), halves, strict=True)
-        parts = {name: self.bodies[name].losses(o, a, own) for (name, o, a), own in routed}
+        routed = self._routed(obs, prev_action, prev_action if shown is None else shown)
+        parts = {name: self.bodies[name].losses(o, *actions) for name, o, actions in routed}
         return {f"{name}_{loss}": error for name, own in parts.items() for loss, error in own.items()}

@@ -1,25 +1,21 @@
-"""Families of world models that learn a general latent: each is an encoder, a memory and an objective.
+"""Memories and objectives beside the reference's, each to be had with every encoder (`slots`: with `cells`).
 
 JEPA predicts the next code and nothing else, kept from collapse by SIGReg (Balestriero & LeCun 2025, LeJEPA).
 RSSM is a recurrent state-space model with categorical codes and balanced KL (Hafner et al. 2021, 2025: DreamerV2, V3).
 VAE is a static code with a recurrent predictor: the V and M of Ha & Schmidhuber (2018).
 Transformer is causal over frames (pre-norm blocks as in GPT-2; as a world model: Robine et al. 2023).
-Conv is one function for every cell: what a cell and its neighbours hold is coded alike wherever it is (deep sets,
-Zaheer et al. 2017), where it is enters as a coordinate; the decoder is a spatial broadcast (Watters et al. 2019).
 Slots attend to the cells of a frame and are carried on through time (Locatello et al. 2020; Kipf et al. 2022); all of
 them share every weight, so that whatever is known about one body can be used about the other.
 """
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import config, world
-from .base import CODED, GRU, Dynamics, Predictive, WorldModel, coded, mlp
+from .base import CODED, GRU, Dynamics, Predictive, WorldModel, coded, decoder, encoder, mlp
 
 SIGREG = 0.1  # of SIGReg against the squared error of prediction
 KNOTS, REACH = 17, 3.0  # points at which characteristic functions are compared, and the largest of them
@@ -53,7 +49,7 @@ class JEPA(WorldModel):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.noise = SLICES
-        self.encoder = mlp(features, 2 * cfg.width, cfg.latent)
+        self.encoder = encoder(cfg, features, cfg.latent)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, cfg.latent)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
@@ -61,12 +57,17 @@ class JEPA(WorldModel):
         return self.encoder(obs)
 
     def losses(
-        self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None, given: Tensor | None = None
+        self,
+        obs: Tensor,
+        prev_action: Tensor,
+        shown: Tensor | None = None,
+        z: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{prediction, sigreg}: [B, T], the latter the same everywhere; given [B, T, SLICES]: uniform noise that makes
         the directions, fixed ones where there is none."""
         z = self.encode(obs, prev_action).float()
-        told = self.dynamics(z[:, :-1], prev_action[:, 1:]).float()
+        told = self.dynamics(z[:, :-1], (prev_action if shown is None else shown)[:, 1:]).float()
         prediction = F.pad((told - z[:, 1:]).square().mean(-1), (0, 1))
         if given is None:
             drawn = torch.eye(z.shape[-1], device=z.device)[:, :SLICES]
@@ -93,11 +94,12 @@ class RSSM(WorldModel):
         self.latent, self.variables = cfg.latent, max(1, cfg.latent // CLASSES)
         self.stochastic = self.variables * CLASSES
         self.noise = self.stochastic
-        self.encoder = mlp(features, cfg.width, cfg.latent)
+        self.weigh(cfg, features)
+        self.encoder = encoder(cfg, features, cfg.latent)
         self.cell = GRU(self.stochastic + CODED, cfg.latent)
         self.posterior = nn.Linear(2 * cfg.latent, self.stochastic)
         self.prior = mlp(cfg.latent, cfg.latent, self.stochastic)
-        self.decoder = mlp(cfg.latent + self.stochastic, cfg.width, features)
+        self.decoder = decoder(cfg, features, cfg.latent + self.stochastic)
 
     def _log(self, logits: Tensor) -> Tensor:
         """Logs of probabilities [..., variables, classes], some of them uniform."""
@@ -133,17 +135,23 @@ class RSSM(WorldModel):
         return torch.cat(self.observe(obs, prev_action)[:2], -1)
 
     def losses(
-        self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None, given: Tensor | None = None
+        self,
+        obs: Tensor,
+        prev_action: Tensor,
+        shown: Tensor | None = None,
+        z: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{reconstruction (squared error), dynamics, representation}: [B, T].
 
-        given [B, T, S]: uniform noise for samples, none for modes.  dynamics moves the prior, representation (beyond
+        given [B, T, S]: uniform noise for samples, none for modes.  An action that is not shown is missing from the
+        state as well, since the state is the predictor.  dynamics moves the prior, representation (beyond
         `FREE` nats) the posterior.
         """
-        h, s, post = self.observe(obs, prev_action, given)
+        h, s, post = self.observe(obs, prev_action if shown is None else shown, given)
         prior = self._log(self.prior(h))
         return {
-            "reconstruction": (self.decoder(torch.cat([h, s], -1)) - obs).square().sum(-1),
+            "reconstruction": self.error(self.decoder(torch.cat([h, s], -1)), obs),
             "dynamics": RSSM_KL * DYNAMICS * kl_categorical(post.detach(), prior),
             "representation": RSSM_KL * REPRESENTATION * kl_categorical(post, prior.detach()).clamp(min=FREE),
         }
@@ -177,8 +185,9 @@ class VAE(WorldModel):
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
         self.noise = cfg.latent
-        self.encoder = mlp(features, 3 * cfg.width // 4, 2 * cfg.latent)
-        self.decoder = mlp(cfg.latent, cfg.width, features)
+        self.weigh(cfg, features)
+        self.encoder = encoder(cfg, features, 2 * cfg.latent)
+        self.decoder = decoder(cfg, features, cfg.latent)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, 2 * cfg.latent)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
@@ -186,7 +195,12 @@ class VAE(WorldModel):
         return self.encoder(obs).chunk(2, -1)[0]
 
     def losses(
-        self, obs: Tensor, prev_action: Tensor, z: Tensor | None = None, given: Tensor | None = None
+        self,
+        obs: Tensor,
+        prev_action: Tensor,
+        shown: Tensor | None = None,
+        z: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{reconstruction (squared error), kl, prediction}: [B, T]; given [B, T, D]: uniform noise, none for means.
 
@@ -195,10 +209,11 @@ class VAE(WorldModel):
         mean, log_var = (part.float() for part in self.encoder(obs).chunk(2, -1))
         log_var = log_var.clamp(-10, 10)
         z = mean if given is None else mean + (0.5 * log_var).exp() * torch.special.ndtri(given)
-        told, spread = self.dynamics(z[:, :-1].detach(), prev_action[:, 1:]).float().chunk(2, -1)
+        actions = (prev_action if shown is None else shown)[:, 1:]
+        told, spread = self.dynamics(z[:, :-1].detach(), actions).float().chunk(2, -1)
         ahead = gaussian_nll(z[:, 1:].detach(), told, spread.clamp(-10, 10)).mean(-1)
         return {
-            "reconstruction": (self.decoder(z) - obs).square().sum(-1),
+            "reconstruction": self.error(self.decoder(z), obs),
             "kl": VAE_KL * kl_to_standard_normal(mean, log_var).sum(-1),
             "prediction": F.pad(ahead, (0, 1)),
         }
@@ -234,73 +249,18 @@ class Transformer(Predictive):
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.encoder = mlp(features + CODED, cfg.latent, cfg.latent)
+        self.weigh(cfg, features)
+        self.encoder, self.action = encoder(cfg, features, cfg.latent), nn.Linear(CODED, cfg.latent)
         self.place = nn.Parameter(0.02 * torch.randn(cfg.data.frames, cfg.latent))
         self.blocks = nn.Sequential(*[Block(cfg.latent) for _ in range(BLOCKS)])
         self.norm = nn.LayerNorm(cfg.latent)
-        self.decoder = mlp(cfg.latent, cfg.width // 2, features)
-        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
+        self.decoder = decoder(cfg, features, cfg.latent)
+        self.predictor = decoder(cfg, features, cfg.latent + CODED)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]; T at most the frames of an episode."""
-        x = F.silu(self.encoder(torch.cat([obs, coded(prev_action, obs)], -1))) + self.place[: obs.shape[1]]
+        x = F.silu(self.encoder(obs) + self.action(coded(prev_action, obs))) + self.place[: obs.shape[1]]
         return self.norm(self.blocks(x).float())
-
-
-class Grid(nn.Module):
-    """Observations as cells: obs [..., F] -> [..., N, C], each with its neighbours, and a learnt place of each cell.
-
-    scale: standard deviation of the initial places.
-    """
-
-    def __init__(self, cfg: config.World, features: int, width: int, scale: float = 1.0):
-        super().__init__()
-        self.rows, self.columns = world.grid(cfg)
-        self.cells = self.rows * self.columns
-        self.channels = features // self.cells
-        self.place = nn.Parameter(scale * torch.randn(self.cells, width))
-
-    def split(self, obs: Tensor) -> Tensor:
-        """[..., N, C]"""
-        return obs.unflatten(-1, (self.cells, self.channels))
-
-    def patches(self, obs: Tensor) -> Tensor:
-        """[..., N, 9 C]: what each cell and the eight around it hold."""
-        padded = F.pad(obs.unflatten(-1, (self.rows, self.columns, self.channels)), (0, 0, 1, 1, 1, 1))
-        near = [padded[..., r : r + self.rows, c : c + self.columns, :] for r, c in product(range(3), repeat=2)]
-        return torch.cat(near, -1).flatten(-3, -2)
-
-
-class Broadcast(nn.Module):
-    """A code sent to every cell, which makes of it and of its place what it holds: x [..., inputs] -> [..., F]."""
-
-    def __init__(self, inputs: int, width: int, grid: Grid):
-        super().__init__()
-        self.place = nn.Parameter(torch.randn(grid.cells, width))
-        self.sent, self.out = nn.Linear(inputs, width), mlp(width, width, grid.channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.silu(self.sent(x)[..., None, :] * self.place.to(x.dtype))).flatten(-2)
-
-
-class Conv(Predictive):
-    """z_t is the state of a GRU over pooled features of the grid and actions."""
-
-    def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
-        width = cfg.width // 4
-        self.grid = Grid(cfg.data.world, features, cfg.latent)
-        self.filters = nn.Linear(9 * self.grid.channels, cfg.latent)  # a 3 x 3 convolution
-        self.pooled = nn.Linear(cfg.latent, cfg.latent)
-        self.cell = GRU(cfg.latent + CODED, cfg.latent)
-        self.decoder = Broadcast(cfg.latent, width, self.grid)
-        self.predictor = mlp(cfg.latent + CODED, cfg.width, features)
-
-    def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
-        """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
-        features = F.silu(self.filters(self.grid.patches(obs)))
-        pooled = self.pooled((features * self.grid.place.to(features.dtype)).sum(-2))
-        return self.cell(torch.cat([F.silu(pooled), coded(prev_action, obs)], -1))
 
 
 class Slots(Predictive):
@@ -308,20 +268,22 @@ class Slots(Predictive):
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__()
-        self.size, width = max(2, cfg.latent // 4), cfg.width // 4
-        self.grid = Grid(cfg.data.world, features, width, width**-0.5)
-        self.content, self.token = nn.Linear(self.grid.channels, width), mlp(width, width, 2 * self.size)
+        self.weigh(cfg, features)
+        self.size, width, self.channels = max(2, cfg.latent // 4), cfg.width // 4, world.channels(cfg.data.world)
+        cells = features // self.channels
+        self.place = nn.Parameter(width**-0.5 * torch.randn(cells, width))
+        self.content, self.token = nn.Linear(self.channels, width), mlp(width, width, 2 * self.size)
         self.first = nn.Parameter(torch.randn(SLOTS, self.size))
         self.norm, self.query = nn.LayerNorm(self.size), nn.Linear(self.size, self.size)
         self.cell = GRU(self.size, self.size)
         self.onward = mlp(2 * self.size + CODED, cfg.width, self.size)
-        self.asking = nn.Parameter(torch.randn(self.grid.cells, self.size))
-        self.key, self.render = nn.Linear(self.size, self.size), mlp(width, self.grid.channels)
+        self.asking = nn.Parameter(torch.randn(cells, self.size))
+        self.key, self.render = nn.Linear(self.size, self.size), mlp(width, self.channels)
         self.mixed = nn.Linear(self.size, width)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> z [B, T, D]."""
-        tokens = F.silu(self.content(self.grid.split(obs)) + self.grid.place)
+        tokens = F.silu(self.content(obs.unflatten(-1, (-1, self.channels))) + self.place)
         key, value = self.token(tokens).float().chunk(2, -1)  # [B, T, N, d]
         slots, states = self.first.expand(len(obs), -1, -1), []
         with torch.autocast(obs.device.type, enabled=False):  # products too small to gain from it
@@ -347,7 +309,7 @@ class Slots(Predictive):
         slots = z.unflatten(-1, (SLOTS, self.size))
         share = (self.asking @ self.key(slots).transpose(-1, -2) * self.size**-0.5).softmax(-1)
         mixed = share.to(slots.dtype) @ slots  # [..., N, d]
-        return self.render(F.silu(self.mixed(mixed) + self.grid.place)).flatten(-2)
+        return self.render(F.silu(self.mixed(mixed) + self.place)).flatten(-2)
 
     def predict(self, z: Tensor, action: Tensor) -> Tensor:
         """z [..., D], actions [...] coded as previous actions -> o_{t+1} [..., F]."""

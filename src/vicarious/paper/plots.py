@@ -3,10 +3,8 @@
 Every function draws on a new figure and returns the tidy numbers that it drew.  One colour per mover and control.
 """
 
-import base64
-import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,24 +18,20 @@ from .. import drawings, stats
 from ..drawings import BODIES
 from ..world import State
 
-COLOURS = BODIES | {"recurrent": BODIES["other"], "pixels": "#6f6f6f", "untrained": "#b0b0b0", "labelled": "#6b2d6b"}
-NAMES = {"recurrent": "world model", "pixels": "pixels (control)", "untrained": "untrained (control)"}
+COLOURS = BODIES | {"pixels": "#6f6f6f", "untrained": "#b0b0b0"}
+NAMES = {  # of families and variants, as figures say them
+    **{"reference": "world model", "pixels": "pixels", "pca": "principal components", "untrained": "untrained twin"},
+    **{"end_to_end": "own reward only", "solitary": "never met an eventful episode"},
+    **{"expressionless": "moods not drawn", "oracle": "told the true state", "disjoint": "nothing shared"},
+}
 STYLES = {  # of series, by name: colour and line; others take theirs from a palette
     **{name: (COLOURS[name], "-") for name in ("self", "other")},
-    **{name: (COLOURS["drifter"], ":") for name in ("drifter", "world model, drifter")},
-    **{"world model, self": (COLOURS["self"], "-"), "world model": (COLOURS["other"], "-")},
-    **{NAMES["pixels"]: (COLOURS["pixels"], "--"), NAMES["untrained"]: (COLOURS["untrained"], ":")},
-    **dict.fromkeys(("p = 0", "p = 0, at the end", "never a label"), ("0.45", "-")),
-    **{"world model, p = 0": (COLOURS["other"], "-"), "world model, p = 0.1": (COLOURS["labelled"], "-")},
-    **dict.fromkeys(("pixels, p = 0", "other, heads on pixels"), (COLOURS["pixels"], "--")),
+    **{"drifter": (COLOURS["drifter"], ":"), "nobody": ("0.45", "--"), "battery": (COLOURS["other"], "-")},
+    **{NAMES["reference"]: (COLOURS["other"], "-"), NAMES["pixels"]: (COLOURS["pixels"], "--")},
+    **{NAMES["pca"]: (COLOURS["pixels"], "-."), NAMES["untrained"]: (COLOURS["untrained"], ":")},
+    **{NAMES["end_to_end"]: ("#8c6d31", "--"), NAMES["solitary"]: ("#31688c", ":"), NAMES["expressionless"]: ("#b5651d", "-.")},
 }
 RHO = "empathy coefficient rho"
-STEPPER = """<figure id="{name}" style="margin:0"><div>{images}</div>
-<label style="display:flex;gap:.8em;align-items:center">step
-<input type="range" min="0" max="{last}" value="{last}" style="flex:1" aria-label="step through training"
-oninput="var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;
-m.forEach(function(x,k){{x.style.display=k===i?'block':'none'}});f.querySelector('output').textContent=m[i].dataset.label;"
-><output style="min-width:12em">{label}</output></label></figure>"""
 
 AxisOf = Callable[[Axes], Any]  # lays out the horizontal axis of a panel
 
@@ -161,18 +155,9 @@ def over_similarity(table: pd.DataFrame, value: str = "rho", series: str = "othe
     return Line(series, wide.columns.to_numpy(float), wide.to_numpy(), panel, **own)
 
 
-def by_family(table: pd.DataFrame, value: str = "rho", panel: str = "") -> list[Line]:
-    """Lines of the world model and of its controls over similarity, of a table of one mover."""
-    families = ("untrained", "pixels", "recurrent")
-    return [over_similarity(table[table.family == f], value, NAMES[f], panel) for f in families]
-
-
-def with_anchors(coefficients: pd.DataFrame, panel: str = "") -> list[Line]:
-    """Lines of the world model and its controls for the other, and of the world model for the drifter and the self."""
-    ours = coefficients[coefficients.family == "recurrent"]
-    drifter = over_similarity(ours[ours.mover == "drifter"], series="world model, drifter", panel=panel)
-    own = Line("world model, self", np.ones(1), ours[ours.mover == "self"].rho.to_numpy()[:, None], panel)
-    return [*by_family(coefficients[coefficients.mover == "other"], panel=panel), drifter, own]
+def named(family: str, variant: str = "reference") -> str:
+    """What agents of a family, or a variant of it, are called in figures."""
+    return NAMES[variant if variant != "reference" else family if family in NAMES else variant]
 
 
 def draw_similarity(lines: Iterable[Line], mark: float | None = None, **how) -> pd.DataFrame:
@@ -318,26 +303,3 @@ def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name, fontsize=8)
     return fig
-
-
-def stepper(frames: list[tuple[str, Figure]], alt: str, name: str) -> str:
-    """Figures behind one slider, as HTML that stands alone in the page; frames: (label, figure), which are closed."""
-    images, last = [], len(frames) - 1
-    for i, (label, fig) in enumerate(frames):
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=100, bbox_inches=None)
-        plt.close(fig)
-        style = f"display:{'block' if i == last else 'none'};max-width:100%;margin:0"
-        data = base64.b64encode(buffer.getvalue()).decode()
-        said = f'alt="{alt} {label}" data-label="{label}" style="{style}"'
-        images.append(f'<img {said} src="data:image/png;base64,{data}">')
-    return STEPPER.format(name=name, images="".join(images), last=last, label=frames[-1][0])
-
-
-def training_step(lines: list[Line], own: float, title: str) -> Figure:
-    """One step of training: curves over similarity, every agent a thin line, and the self's own coefficient."""
-    lines = [replace(line, panel=title, agents=True) for line in lines]
-    lines.append(Line("self", np.ones(1), np.array([own]), title))
-    draw_similarity(lines, size=(6.0, 3.3), label="coefficient", palette="flare", inside=True)
-    plt.gca().set_ylim(-0.35, 1.25)
-    return plt.gcf()

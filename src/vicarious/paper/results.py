@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import config, metrics, models, stats
+from .. import config, metrics
 from ..config import Stage
-from ..metrics import CONTROLS
+from ..metrics import MAIN
 from ..pipeline import missing
 from ..store import Store
-from .studies import AXES, NEXT, PRIVILEGED
+from .studies import VARIANTS
 
 S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
-FULL = 1.0  # exposure p at which couplings are planted
-DECODABLE = 0.10  # R2 within self below which a ratio to it says nothing
-USUAL = {"view": "allocentric", "stop": 0, "state": 0}  # of agents, unless asked for others
+FULL = 1.0  # company p at which couplings are planted
+REFERENCE = "cells/gru"
+USUAL = {  # agents, unless asked for others
+    **{"variant": "reference", "view": "allocentric", "others": "all", "rewards": "own"},
+    **{"kappa_gain": 0.0, "kappa_loss": 0.0},
+}
 Seeds = Sequence[int]
 Agents = tuple[list[int], list[int]]  # seeds that may speak, and those that may not
 Course = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
-BY_TRUTH = ("precision", "extinction", "decoupling")  # tables of slopes that are coefficients over the true ones
 
 
 class MissingTable(LookupError):
@@ -33,17 +35,14 @@ class MissingTable(LookupError):
 class Results:
     """Coefficients, gates and measures of all agents at hand, further tables by name, and where they are read.
 
-    interventions: coefficients after them; precision: by half and set of scenes; development: during joint training;
-    extinction: during fine-tuning on labels of the other's contacts, and progress what was learnt from then; curves:
-    while reward models of every capacity learnt, with own R2; imagined: of frames that world models imagined;
-    decoupling: after a coupling had ceased; nearness: of items in value, by what they are worth to the self.
-    altered: agents are not the reference ones; calibrated: the instrument has passed its own tests.
+    interventions: coefficients after them; fine: coefficients at twice as many levels of appearance; foresight: errors
+    of every world model; ordinary: slopes in ordinary episodes.  altered: agents are not the reference ones.
     """
 
     def __init__(self, coefficients: pd.DataFrame, gates: pd.DataFrame, measures: pd.DataFrame, **more):
-        where = {"s": S, "exposure": P, "altered": False, "calibrated": False}
+        where = {"s": S, "company": P, "altered": False}
         self.where = where | {name: more.pop(name) for name in where if name in more}
-        self.s, self.exposure, self.altered, self.calibrated = self.where.values()
+        self.s, self.company, self.altered = self.where.values()
         self.coefficients, self.gates, self.measures = coefficients, gates, measures
         own = {"coefficients": coefficients, "gates": gates, "measures": measures}
         self.tables = own | {name: table for name, table in more.items() if table is not None}
@@ -51,21 +50,14 @@ class Results:
 
     @classmethod
     def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **more) -> Results:
-        """From the tidy tables of a study; the rows of family `truth` are the yardstick.
-
-        development: slopes, and the yardstick of the scenes that were evaluated then; curves: these, and what was
-        learnt; imagined: slopes, and what an imagined contact is worth (`metrics.expected`).
-        """
+        """From the tidy tables of a study; the rows of family `truth` are the yardstick."""
         of_truth = responses.family == "truth"
         responses, truth = responses[~of_truth], responses[of_truth]
         table = metrics.coefficients(responses, truth)
-        over = dict.fromkeys(BY_TRUTH, lambda slopes: metrics.relative(slopes, truth))
-        over |= {"interventions": lambda slopes: metrics.over_truth(slopes, table)}
-        over |= {"development": lambda own: metrics.relative(*own), "curves": lambda own: _with_r2(*own)}
-        over |= {"imagined": lambda own: metrics.over_expected(*own)}
-        more |= {name: over[name](more[name]) for name in over if more.get(name) is not None}
-        if (responses.readout == "value").any():
-            more["nearness"] = metrics.nearness(responses, truth)
+        if more.get("fine") is not None:
+            more["fine"] = metrics.coefficients(more["fine"][more["fine"].family != "truth"], truth)
+        if more.get("interventions") is not None:
+            more["interventions"] = metrics.over_truth(more["interventions"], table)
         return cls(table, metrics.competence(table, measures), measures, **more)
 
     def replace(self, **changes) -> Results:
@@ -75,7 +67,7 @@ class Results:
     @property
     def preregistered(self) -> bool:
         """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
-        return self.s == S and self.exposure == P and not self.altered
+        return self.s == S and self.company == P and not self.altered
 
     def has(self, name: str) -> bool:
         return name in self.tables
@@ -89,7 +81,7 @@ class Results:
     def pick(self, name: str, **where) -> pd.DataFrame:
         """Rows of a table in which every column is as given, and that of usual agents unless said otherwise."""
         table = self.table(name)
-        where = {k: v for k, v in USUAL.items() if k in table} | where
+        where = {k: v for k, v in USUAL.items() if k in table} | {k: v for k, v in where.items() if v is not None}
         text = tuple(sorted(k for k, v in where.items() if isinstance(v, str)))
         if text:
             if (name, text) not in self._groups:  # long tables are asked many times
@@ -99,77 +91,80 @@ class Results:
             table = table[np.isclose(table[column], where[column])]
         return table
 
-    def ask(self, name: str, seeds: Seeds, s: float | None, over: str | None = None, **where):
-        """`rho` of a table's rows at similarity s, by default the results' own (1 for the self)."""
-        s = (1.0 if where.get("mover") == "self" else self.s) if s is None else s
-        return rho(self.pick(name, **where), seeds, s, over)
-
     def agents(self, name: str, family: str, **where) -> pd.DataFrame:
-        """Rows of a family in a table, unless said otherwise at the results' exposure, uncoupled, in its usual view."""
-        usual = {"exposure": self.exposure, "kappa": 0.0, "view": PRIVILEGED.get(family, USUAL["view"])}
-        usual = {k: v for k, v in usual.items() if k in self.table(name)}
-        return self.pick(name, **(usual | {k: v for k, v in where.items() if v is not None} | {"family": family}))
+        """Rows of a family in a table, unless said otherwise in the results' company."""
+        usual = {"company": self.company} if "company" in self.table(name) else {}
+        return self.pick(name, **(usual | where | {"family": family}))
 
-    def split_by_gate(self, readout: str, family: str = "recurrent", **where) -> Agents:
+    def split_by_gate(self, readout: str, family: str = REFERENCE, **where) -> Agents:
         """Seeds that pass the readout's gate, and those that do not."""
         g = self.agents("gates", family, readout=readout, **where)
         return sorted(g[g.passed].seed), sorted(g[~g.passed].seed)
 
-    def rho(self, readout: str, seeds: Seeds, family: str = "recurrent", s: float | None = None, **where) -> np.ndarray:
-        """Coefficient [n] of the given seeds, in their order, of empathy with the other unless `where` says else."""
-        where = {"kind": "empathy", "mover": "other"} | where
-        return rho(self.agents("coefficients", family, readout=readout, **where), seeds, self.s if s is None else s)
+    def rho(self, readout: str, seeds: Seeds, family: str = REFERENCE, s: float | None = None, **where) -> np.ndarray:
+        """Coefficient [n] of the given seeds, in their order, with the other unless `where` says else."""
+        where = {"kind": MAIN[readout], "mover": "other"} | where
+        s = (self.s if where["mover"] in ("other", "drifter") else 1.0) if s is None else s
+        return rho(self.agents("coefficients", family, readout=readout, **where), seeds, s)
 
-    def foreseen(
-        self, readout: str, seeds: Seeds, family: str, mover: str = "other", s: float | None = None
+    def over_nobody(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
+        """The coefficient [n] less that of the same scene without the other's body."""
+        return self.rho(readout, seeds, family, **where) - self.rho(readout, seeds, family, **where | {"mover": "nobody"})
+
+    def animacy(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
+        """The coefficient [n] less that of a drifter."""
+        return self.rho(readout, seeds, family, **where) - self.rho(readout, seeds, family, mover="drifter", **where)
+
+    def own(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
+        """Own slope over the true one [n], where the other has nothing."""
+        return self.rho(readout, seeds, family, mover="quiet", **where)
+
+    def excess(
+        self, readout: str, seeds: Seeds, family: str, control: str, variant: str = "reference", by_own: bool = False
     ) -> np.ndarray:
-        """Coefficient [n] of contacts that were imagined; NaN where an agent imagines nothing."""
-        rows = self.agents("imagined", family, readout=readout, mover=mover) if self.has("imagined") else pd.DataFrame()
-        return rho(rows, seeds, self.s if s is None else s)
+        """rho beyond that of a control [n], paired by seed; by_own: each over its agent's own slope."""
+        found = []
+        for name, kind in ((family, "reference"), (control, variant)):
+            x = self.rho(readout, seeds, name, variant=kind)
+            found.append(x / self.own(readout, seeds, name, variant=kind) if by_own else x)
+        return found[0] - found[1]
 
-    def recovered(self, readout: str, seeds: Seeds, s: float, kind: str = "empathy") -> np.ndarray:
-        """Planted and recovered coupling [n, couplings, 2] of the given seeds' agents that had every label."""
-        kappas = sorted(self.pick("coefficients", family="recurrent", exposure=FULL).kappa.unique())
-        if len(kappas) < 2:
-            return np.full((len(seeds), 1, 2), np.nan)
-        found = [self.rho(readout, seeds, s=s, kind=kind, exposure=FULL, kappa=kappa) for kappa in kappas]
-        return np.stack([np.broadcast_to(kappas, (len(seeds), len(kappas))), np.stack(found, 1)], -1)
+    def counting(self, readout: str, controls: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Controls (family, variant) whose own slope is within the gate's tolerance for nearly all of their agents."""
+        kept = []
+        for family, variant in controls:
+            own = self.agents("gates", family, readout=readout, variant=variant).own
+            if len(own) and ((own - 1).abs() <= metrics.TOLERANCE).mean() >= metrics.PASSING:
+                kept.append((family, variant))
+        return kept
 
-    def curve(self, readout: str, seeds: Seeds, family: str = "recurrent") -> Course:
+    def curve(self, readout: str, seeds: Seeds, family: str = REFERENCE, table: str = "coefficients", **where) -> Course:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
-        t = self.agents("coefficients", family, readout=readout, kind="empathy", mover="other")
+        t = self.agents(table, family, readout=readout, kind=MAIN[readout], mover="other", **where)
         s, found = rho(t[t.similarity < 1], seeds, over="similarity")
         return 90 - np.degrees(np.arccos(s)), found
 
-    def moved(self, readout: str, seeds: Seeds, path: str, s: float | None = None, **where) -> Course:
+    def moved(self, readout: str, seeds: Seeds, path: str, family: str = REFERENCE, s: float | None = None, **where):
         """Share alpha [A] of the way that the mover's code has gone along a path, and coefficients [n, A] there."""
-        where = {"family": "recurrent", "mover": "other"} | where
-        rows = self.agents("interventions", readout=readout, path=path, **where)
+        rows = self.agents("interventions", family, readout=readout, path=path, **({"mover": "other"} | where))
         return rho(rows, seeds, self.s if s is None else s, "alpha")
 
-    def measure(
-        self, name: str, seeds: Seeds, family: str = "recurrent", s: float | None = None, **where
-    ) -> np.ndarray:
-        """A code measure [n] of the given seeds; a transfer is NaN where the self itself is not decodable."""
-        view = {"view": PRIVILEGED.get(family, USUAL["view"])} if "view" in self.measures else {}
-        where = view | {"mover": "other", "family": family} | where
-        found = rho(self.pick("measures", measure=name, **where), seeds, self.s if s is None else s, value="value")
-        if not name.startswith(("transfer", "null")):
-            return found
-        within = rho(self.pick("measures", **(where | {"measure": "r2", "mover": "self"})), seeds, 1.0, value="value")
-        return np.where(within >= DECODABLE, found, np.nan)
+    def measure(self, name: str, seeds: Seeds, family: str = REFERENCE, s: float | None = None, **where) -> np.ndarray:
+        """A measure of codes [n] of the given seeds, with the other unless `where` says else."""
+        where = {"mover": "other", "family": family} | where
+        return rho(self.pick("measures", measure=name, **where), seeds, self.s if s is None else s, value="value")
 
-    def decodable(self, seeds: Seeds, family: str = "recurrent") -> bool:
+    def decodable(self, seeds: Seeds, family: str = REFERENCE) -> bool:
         """Whether a probe tells who moved in the codes of these agents; not if any was not probed."""
         return bool(seeds) and bool(np.mean(self.measure("auc", seeds, family)) >= metrics.IDENTITY)
 
-    def excess(self, readout: str, seeds: Seeds, own: np.ndarray | None = None, **where) -> np.ndarray:
-        """rho beyond heads on pixels and on the untrained encoder, [n, 2], paired by seed.
-
-        own: coefficients [n] that are compared with theirs, by default the reference agents'.
-        """
-        own = self.rho(readout, seeds, **where) if own is None else own
-        return np.stack([own - self.rho(readout, seeds, family, **where) for family in CONTROLS], 1)
+    def foreseen(self, seeds: Seeds, family: str = REFERENCE, variant: str = "reference") -> np.ndarray:
+        """How far of the way from aimless to informed a world model foresees the other's next place [n]."""
+        t = self.pick("foresight", family=family, variant=variant)
+        wide = t.pivot_table(index="seed", columns="measure", values="value", observed=True).reindex(seeds)
+        if wide.empty or "place" not in wide:
+            return np.full(len(seeds), np.nan)
+        return ((wide.aimless - wide.place) / (wide.aimless - wide.informed)).to_numpy()
 
     @cached_property
     def families(self) -> set[str]:
@@ -180,65 +175,44 @@ class Results:
 def rho(table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | None = None, value: str = "rho") -> Any:
     """`value` [n] of each seed, or the levels [L] of a column and `value` [n, L] along it; NaN where there is none.
 
-    Interpolated to similarity s; several rows of one agent (sides, halves) are averaged, each weighted by its scenes.
+    Interpolated to similarity s.
     """
     keys, empty = ["seed", *([over] if over else [])], np.full((len(seeds), 1), np.nan)
     if table.empty or table[value].isna().all():
         return (np.zeros(1), empty) if over else empty[:, 0]
     if s is not None:
-        table = metrics.at_similarity(_averaged(table, [*keys, "similarity"], value), s, value)
+        table = metrics.at_similarity(table[[*keys, "similarity", value]], s, value)
     if over is None:
         return table.set_index("seed")[value].reindex(seeds).to_numpy()
     wide = table.pivot_table(index="seed", columns=over, values=value).reindex(seeds)
     return wide.columns.to_numpy(), wide.to_numpy()
 
 
-def text(x: np.ndarray, digits: int = 3) -> str:
-    """Mean over the agents that have a value, x [n], with its interval; nothing where none has one."""
-    found = stats.interval(x[np.isfinite(x)])
-    return f"{found:.{digits}f}" if found.n else ""
-
-
-def _averaged(table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
-    if "n_scenes" not in table or not table.duplicated(keys).any():
-        return table[[*keys, value]]
-    total = table[keys].assign(total=table[value] * table.n_scenes, n_scenes=table.n_scenes)
-    total = total.groupby(keys, observed=True)[["total", "n_scenes"]].sum()
-    return (total.total / total.n_scenes).rename(value).reset_index()
-
-
-def _with_r2(slopes: pd.DataFrame, truth: pd.DataFrame, learning: pd.DataFrame) -> pd.DataFrame:
-    """Learning curves as coefficients `rho`, with own-reward R2 beside."""
-    own = learning[learning.measure == "reward_r2"].drop(columns="measure").rename(columns={"value": "r2"})
-    found = metrics.relative(slopes.assign(readout="reward", kind="empathy"), truth)
-    return found.merge(own, on=[c for c in own if c != "r2"], how="left")
-
-
 # From runs to results
 
 
 def agent_columns(run: Stage) -> dict:
-    """What tells agents apart in a table: seed, family (or what else is particular to it), view, exposure, kappa.
-
-    stop, state: of the world model, 0 where it has none; sizes where those are varied.
-    """
+    """What tells agents apart in a table: seed, family, variant of it, view, and of heads company, coupling, and how
+    they were raised."""
     data, model, head = (run.find(kind) for kind in (config.Episodes, config.Model, config.Heads))
     if data is None:
-        return {"seed": -1, "family": "truth", **USUAL, "exposure": 0.0, "kappa": 0.0}
+        return {"seed": -1, "family": "truth", **USUAL, "company": 0.0}
     own = {"seed": data.seed, "view": data.world.view}
     if model is None:
-        return own | {"family": run.algorithm, "exposure": 1.0, "kappa": 0.0, "eventful": int(data.world.eventful > 0)}
-    family = "solitary" if data.world.solitary else "alien" if data.world.taste == "alien" else model.family
-    own |= {"family": family, "stop": model.stop or 0, "state": model.state or 0}
+        return own | {"family": run.algorithm, "company": 1.0} | USUAL
+    own |= {"family": model.family, "variant": variant(model)}
     if head is not None:
-        own |= {"exposure": getattr(run, "exposure", head.exposure), "kappa": head.kappa}
-        own["family"] = family if head.label_source == "own" else head.label_source
-    if run.stage == "decoupling":
-        own |= {"weight_decay": run.weight_decay, "head_width": head.width, "past": run.past}
-    varied = run.stage == "curve"
-    if varied or model.state:
-        own |= {axis.column: axis.read(run) for axis in AXES.values() if varied or axis.part != "head"}
+        own |= {name: getattr(head, name) for name in ("company", "kappa_gain", "kappa_loss", "others", "rewards")}
     return own
+
+
+def variant(model: config.Model) -> str:
+    """Which of `VARIANTS` a world model is, else the reference."""
+    for name, (world, own) in VARIANTS.items():
+        parts = [(model.data.world, world), (model, own)]
+        if all(getattr(part, key) == value for part, changed in parts for key, value in changed.items()):
+            return name
+    return "reference"
 
 
 def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
@@ -253,17 +227,6 @@ def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
     return pd.concat([frame.drop(columns=["address", *agents], errors="ignore"), agents], axis=1)
 
 
-def model_losses(runs: list[Stage], store: Store) -> pd.DataFrame:
-    """How well the world models of these runs know the world: `agent_columns`, and `loss`, held-out ones summed."""
-    rows = []
-    for run in {c.model: c for c in runs if c.stage == "curve"}.values():
-        if models.FAMILIES[run.model.family].trained:
-            measures = store.read(run.model.address).tables["measures"]
-            loss = measures[measures.measure.str.endswith("_loss")].value.sum()
-            rows.append({**agent_columns(run), "loss": loss})
-    return pd.DataFrame(rows)
-
-
 def at_hand(runs: list[Stage], store: Store) -> list[Stage]:
     """The runs of those seeds that are complete, with the battery; nothing where there is no battery."""
     by_seed: dict[int, list[Stage]] = {}
@@ -274,29 +237,12 @@ def at_hand(runs: list[Stage], store: Store) -> list[Stage]:
 
 
 def gather(runs: list[Stage], store: Store, **where) -> Results:
-    """Results of runs that are at hand.  Scenes evaluated only while agents learnt are a yardstick of their own."""
-    while_learning = {run.battery for run in runs if run.stage in ("joint", "curve")}
-    while_learning -= {run.battery for run in runs if isinstance(run, config.Responses)}
-    usual = [run for run in runs if run not in while_learning and run.stage != "outsider"]
-    names = ("responses", "measures", "interventions", "progress", *BY_TRUTH)
-    tables = {name: load(usual, store, name) for name in names}
-    truth = load(list(while_learning) or runs, store, "responses")
-    if (slopes := load(usual, store, "development")) is not None:
-        tables["development"] = slopes, truth
-    if (slopes := load(usual, store, "curves")) is not None:
-        tables["curves"] = slopes, truth, load([run for run in usual if run.stage == "curve"], store, "learning")
-    if (slopes := load(usual, store, "imagined")) is not None:
-        tables["imagined"] = slopes, _expected(usual, store, tables["responses"])
-    if tables["responses"] is None:
-        tables["responses"] = truth
-    return Results.of(**tables, **where)
-
-
-def _expected(runs: list[Stage], store: Store, responses: pd.DataFrame) -> pd.Series:
-    """What contacts are worth that have to be imagined, from the true returns among these runs."""
-    battery = next(run.battery for run in runs if run.stage == "imagined")
-    later, ahead = (
-        store.read(config.Returns(battery=b).address).tables["returns"]
-        for b in (battery, battery.model_copy(update={"gamma": NEXT}))
-    )
-    return metrics.expected(responses[responses.family == "truth"], later, ahead, battery.gamma)
+    """Results of runs that are at hand; responses at more levels than the usual ones are a table of their own."""
+    batteries = [run for run in runs if run.stage == "battery"]
+    usual = min(batteries, key=lambda battery: battery.levels)
+    fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
+    kept = [run for run in runs if run not in set(fine) and (run.stage != "battery" or run == usual)]
+    tables = {name: load(kept, store, name) for name in ("responses", "measures", "interventions", "foresight", "ordinary")}
+    if tables["measures"] is None:
+        tables["measures"] = pd.DataFrame(columns=[*config.TABLES["measures"].split(), "seed", "family", *USUAL])
+    return Results.of(**tables, fine=load(fine, store, "responses") if fine else None, **where)

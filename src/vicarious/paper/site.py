@@ -78,56 +78,6 @@ def _forest_row(row: dict, place: Callable[[float], float]) -> str:
     return f'<tr class="{row["verdict"]}">{inside}</tr>'
 
 
-def explorer_data(results: Results) -> dict:
-    """Everything the page shows, ready for JSON.
-
-    kinds: readout -> kind -> valences and the frames that it compares, (contact, phase, sign).  stages: `converged`,
-    and the updates of joint training.  series: [readout, kind, exposure, stage, mover, similarities, means,
-    half-widths of Student's intervals over agents], in coefficients rho; agents: how many there are of either.
-    """
-    trained = results.pick("coefficients", family="recurrent", kappa=0.0).assign(stage=CONVERGED)
-    parts = [trained]
-    if results.has("development"):
-        watched = results.pick("development", family="recurrent")
-        parts.append(watched.assign(stage=watched["update"].astype(int).astype(str)))
-    agents = {stage: int(part.seed.nunique()) for stage, part in zip((CONVERGED, "watched"), parts, strict=False)}
-    columns = ["readout", "kind", "exposure", "stage", "mover", "similarity"]
-    per_agent = pd.concat([p.groupby([*columns, "seed"], observed=True).rho.mean() for p in parts]).dropna()
-    each = per_agent.groupby(level=columns, observed=True).agg(["mean", "sem", "size"])
-    half = each["sem"] * scipy.stats.t.ppf((1 + stats.LEVEL) / 2, np.maximum(each["size"] - 1, 1))
-    each = each.assign(half=half.fillna(0.0)).reset_index()
-    series = [
-        [*(str(k) for k in key[:2]), float(key[2]), *map(str, key[3:]), *_columns(own)]
-        for key, own in each.groupby(columns[:-1], observed=True, sort=False)
-    ]
-    updates = sorted({int(s[3]) for s in series if s[3] != CONVERGED})
-    frames = lambda kind: [[*cell, sign] for cell, sign in kind.contrast.items()]  # noqa: E731
-    said = lambda own: {k: {"valences": kind.valences, "frames": frames(kind)} for k, kind in own.items()}  # noqa: E731
-    return {
-        "kinds": {readout: said(own) for readout, own in metrics.KINDS.items()},
-        "stages": [*map(str, updates), CONVERGED],
-        "exposures": sorted({s[2] for s in series}),
-        "movers": list(MOVERS),
-        "agents": agents,
-        "colours": {name: drawings.BODIES[name] for name in MOVERS},
-        "items": {"gain": drawings.ITEMS[1.0], "loss": drawings.ITEMS[-1.0]},
-        "series": series,
-    }
-
-
-def _columns(own: pd.DataFrame) -> tuple[list[float], ...]:
-    own = own.sort_values("similarity", kind="stable")
-    return tuple([round(float(x), 4) for x in own[c]] for c in ("similarity", "mean", "half"))
-
-
-def explorer(results: Results, script: str = "../_static/explorer.js") -> str:
-    """HTML of the explorer: its data and a place for it, which the book's own script fills; no server, no network."""
-    content = json.dumps(explorer_data(results), separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-    empty = '<div id="explorer-view"><noscript>The explorer needs JavaScript.</noscript></div>'
-    numbers = f'<script type="application/json" id="explorer-data">{content}</script>'
-    return f'{empty}{numbers}<script src="{script}" defer></script>'
-
-
 def parameter_table() -> pd.DataFrame:
     """Every parameter of every chapter: type, range, default and what it is."""
     all_of = [
@@ -175,7 +125,7 @@ def spent(runs: list[Stage], store: Store) -> pd.DataFrame:
     Columns: stage, family, device, results, each (median seconds of one), all (seconds of all of them).
     """
     stages = [stage for stage in with_agents(runs) if store.has(stage.address)]
-    made = [s for s in stages if s.stage != "model" or models.FAMILIES[s.family].trained]
+    made = [s for s in stages if s.stage != "model" or models.learns(s)]
     manifests = [store.manifest(stage.address)[0] for stage in made]
     rows = [(s.stage, family(s), m["device"], m["seconds"]) for s, m in zip(made, manifests, strict=True)]
     frame = pd.DataFrame(rows, columns=["stage", "family", "device", "seconds"])
@@ -193,37 +143,6 @@ def multiplied(spent: pd.DataFrame, times: int, cores: tuple[int, ...]) -> pd.Da
     by.loc["all"] = by.sum()
     table = pd.DataFrame({"results": by.results.astype(int), "core-hours": by["all"] / 3600})
     return table.assign(**{f"days on {n:,} cores": table["core-hours"] / 24 / n for n in cores})
-
-
-def larger(
-    runs: list[Stage], store: Store, times: tuple[int, ...] = (1, 10, 100, 1000), rate: float = 4e14
-) -> pd.DataFrame:
-    """What world models many times larger than the largest published one would cost, each by the rate of that one.
-
-    That rate is the median over agents, for as many frames as any of them learnt from.  Training a parameter on a frame
-    takes about 6 floating-point operations (Kaplan et al. 2020).  Columns: parameters; operations and hours on one core
-    on the same data, and with frames in proportion (Hoffmann et al. 2022); hours of the latter on an accelerator that
-    sustains `rate` operations a second.
-    """
-    trained = {r.model for r in runs if r.stage == "curve" and models.FAMILIES[r.model.family].trained}
-    size = {model: models.parameters(model) for model in trained}
-    most = max(size.values())
-    largest = [model for model in trained if size[model] == most]
-    frames = max(map(_frames, largest))
-    each = [store.manifest(model.address)[0]["seconds"] / _frames(model) for model in largest]
-    seconds = pd.Series(each).median() * frames
-    rows = []
-    for k in times:
-        same, scaled = (6.0 * most * k * frames * amount for amount in (1, k))
-        hours = [seconds * k * amount / 3600 for amount in (1, k)]
-        rows.append((k, most * k, same, hours[0], scaled, hours[1], scaled / rate / 3600))
-    columns = ["times", "parameters", "operations", "core_hours", "scaled_operations", "scaled_hours", "gpu_hours"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _frames(model: Stage) -> int:
-    """That a world model learns from, repeats counted."""
-    return model.updates * model.batch * model.data.frames
 
 
 def benchmark() -> dict:

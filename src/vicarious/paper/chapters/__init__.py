@@ -26,33 +26,23 @@ from ...pipeline import missing
 from ...store import Store, home
 from .. import results, studies
 from ..results import Results
-from ..studies import Parameters, Sweep, similarity_of
-from ..verdicts import Prediction, verdicts
+from ..studies import Parameters, similarity_of
+from ..verdicts import Prediction, rule, verdicts
 from ..verdicts import rules as rule_table
 
-ORDER = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "F1", "F2", "A", "B")
+ORDER = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "F1", "F2", "F3", "A1", "A2", "B", "L1", "L2", "L3", "L4", "L5")
+LATER = ("P5", "P6a", "P6b", "P6c", "P6d", "P7", "A1", "A2", "B", "L1", "L2", "L3", "L4", "L5")  # no chapter yet
 GLUED = re.compile(r"\{glue:text\}`([^`]+)`")
 
 
 class Apparatus(Parameters):
     chapter: ClassVar[str] = "01-apparatus"
-    swept: ClassVar[bool] = True
 
-    seed: int = Field(0, ge=0, le=999, description="the agent in the pictures")
+    seed: int = Field(studies.FIRST, ge=0, le=9999, description="the agent in the pictures")
     similarity: float = similarity_of("in the pictures, cos(angle) to the self")
 
     def agents(self) -> list[Stage]:
-        wanted = super().agents()
-        more = studies.reference(self.profile, self.seed + 1, self.families, (0.0,))
-        return wanted + [run for run in more if run not in wanted and results.agent_columns(run)["seed"] == self.seed]
-
-
-class Explorer(Sweep):
-    chapter: ClassVar[str] = "explorer"
-
-    def agents(self) -> list[Stage]:
-        reference = studies.reference(self.profile, self.seeds, ("recurrent",))
-        return list(dict.fromkeys([*reference, *studies.development(self.profile, self.seeds)]))
+        return studies.reference(self.profile, self.seeds)
 
 
 class Verdicts(Parameters):
@@ -65,9 +55,6 @@ class Verdicts(Parameters):
 class Cost(Verdicts):
     chapter: ClassVar[str] = "cost"
 
-    def runs(self) -> list[Stage]:
-        return list(dict.fromkeys([*self.agents(), *studies.calibration(self.profile)]))
-
 
 class Unparametrised(config.Frozen):
     """Takes nothing: the rules are the package's own, and provenance is what it is."""
@@ -77,16 +64,16 @@ class Unparametrised(config.Frozen):
 
 
 MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-_own = [Apparatus, Explorer, Verdicts, Cost, *(value for module in MODULES for value in vars(module).values())]
+calibration = import_module(f"{__name__}.calibration")
+_own = [Apparatus, Verdicts, Cost, *(value for module in MODULES for value in vars(module).values())]
 _declared = {c.chapter: c for c in _own if isinstance(c, type) and issubclass(c, Parameters) and c.chapter}
 CHAPTERS: dict[str, type[Parameters]] = dict(
     sorted({**_declared, **dict.fromkeys(("preregistration", "provenance"), Unparametrised)}.items())
 )
 PREDICTIONS: list[Prediction] = sorted(
-    (row for module in MODULES for row in getattr(module, "ROWS", ())), key=lambda row: ORDER.index(row.prediction)
+    [row for module in MODULES for row in getattr(module, "ROWS", ())] + [row for name in LATER for row in rule(name)],
+    key=lambda row: ORDER.index(row.prediction),
 )
-_calibration = next(module for module in MODULES if hasattr(module, "CONDITIONS"))
-CONDITIONS: list[Prediction] = _calibration.CONDITIONS
 
 
 class BadParameter(ValueError):
@@ -170,11 +157,15 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
     return parameters.model_copy(update={"seeds": min(parameters.seeds, studies.WEIGHTS)})
 
 
-def calibrated(profile: str, store: Store) -> bool:
-    """Whether the instrument passes its own tests with agents at hand."""
+def head_notes(profile: str, store: Store) -> dict[str, str]:
+    """What has to be said of everything that is read from a head, as far as the agents are at hand that show it."""
     runs = results.at_hand(studies.calibration(profile), store)
-    asked = [run for run in runs if run.stage in ("battery", "responses", "codes")]  # what its conditions are about
-    return bool(runs) and _calibration.calibrated(results.gather(asked, store))
+    battery, returns = (next((run for run in runs if run.stage == stage), None) for stage in ("battery", "returns"))
+    if returns is None:
+        return {}
+    exact = calibration.is_exact(calibration.published_exactness(battery, store))
+    table = store.read(returns.address).tables["returns"]
+    return calibration.notes(calibration.recovery(results.gather(runs, store), table), exact)
 
 
 def numbers_shown(folder: Path) -> dict[str, set[str]]:
@@ -207,16 +198,16 @@ class Source:
     @cached_property
     def results(self) -> Results:
         """Tables of every run, ready for metrics and verdicts where the parameters say."""
-        where = {"s": "similarity", "exposure": "exposure"}
+        where = {"s": "similarity", "company": "company"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
         changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", "readout", *where.values()}
-        own = {"altered": bool(changed), "calibrated": calibrated(self.parameters.profile, self.store)}
-        return results.gather(self.parameters.agents(), self.store, **given, **own)
+        return results.gather(self.parameters.agents(), self.store, **given, altered=bool(changed))
 
     def verdicts(self, *ids: str) -> pd.DataFrame:
         """Verdicts on the chapter's predictions (all rows of those that are named), decided beside all others."""
-        table = verdicts(PREDICTIONS, self.results)
-        return table[table.id.isin(ids) | table.prediction.isin(ids)] if ids else table
+        table = verdicts(PREDICTIONS, self.results, head_notes(self.parameters.profile, self.store))
+        named = [name.split("/")[0] for name in table.id]
+        return table[table.id.isin(ids) | table.prediction.isin(ids) | pd.Series(named).isin(ids)] if ids else table
 
     def table(self, name: str) -> pd.DataFrame:
         """One tidy table of every run that has it and whose agent is judged."""
@@ -241,7 +232,7 @@ class Source:
         how = Counter("trained now" if r.address in fresh else s for r, s in zip(self.runs, sources, strict=True))
         parents = {m["parent"] for m in manifests if m["parent"]}
         known = [self.store.manifest(a)[0] for a in sorted(parents) if self.store.has(a)]
-        trained = [m for m in known if m["stage"] != "model" or models.FAMILIES[m["config"]["model.family"]].trained]
+        trained = [m for m in known if m["stage"] != "model" or m["seconds"] > 0]
         seconds = math.fsum(m["seconds"] for m in [*trained, *manifests])
         digest = config.digest([run.address for run in self.runs])
         commits = ", ".join(sorted({m["commit"] for m in manifests}))

@@ -1,189 +1,156 @@
-"""Chapter 02: whether the instrument measures what it claims, how precisely, and how often its statistics err.
+"""Chapter 02: whether the instrument is exact, what learners recover of planted couplings, and how often the statistics
+err (DESIGN 4).
 
-Planted couplings come back and controls stay silent (DESIGN 5): rules like any prediction's; while one of them is not
-supported, every verdict carries a note.
+The instrument is arithmetic: the simulator's own rewards and returns, put through battery and metrics without any
+network, have to give a planted coupling back.  What heads that learnt recover of it is a finding about learning.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import product
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.special import expit
+from torch import Tensor
 
-from ... import metrics, stats
+from ... import battery as stimuli
+from ... import config, metrics, stats
 from ...config import Stage
-from ...pipeline import STAGES, Output, Recipe, each
+from ...metrics import MAIN
+from ...pipeline import STAGES, Output, Recipe, Workspace, each
+from ...store import Store
 from .. import studies
-from ..plots import Line, draw, draw_similarity, over_similarity
-from ..results import FULL, Agents, Results, S
-from ..studies import KAPPAS, Sweep, similarity_of
-from ..verdicts import NULL, decide, rule
-from .continuity import JUMP, jump, lead
+from ..plots import Line, draw
+from ..results import FULL, Results
+from ..studies import ENCODERS, KAPPAS, Parameters
 
-SILENT = ("shuffled", "disjoint", "oracle")  # must be null at p = 1
-CELL = ["exposure", "kappa"]
-LOOKS = (0.0, 0.5)  # similarities at which planted couplings are read: the ends of s <= .5
-SPLIT_HALF, ICC = 0.8, 0.75  # bars of P7
+EXACT = 1e-3  # within which the instrument has to give a coupling back
+RECOVERED = 0.1  # of a slope of 1 on planted couplings
+NULL = 0.05
+TOLD = 0.05  # within which heads on the oracle's state have to give a coupling of .25 back
+LOOKS = (0.0, 0.5)  # similarities at which planted couplings are read
 
 
-class Calibration(Sweep):
+class Calibration(Parameters):
     chapter: ClassVar[str] = "02-calibration"
+    amount: ClassVar[str] = "few"
 
-    similarity: float = similarity_of("at which precision is read, cos(angle) to the self")
-    seed: int = Field(0, ge=0, le=999, description="the agent whose values are compared with the true ones")
+    seeds: int = studies.seeds_of("few")
+    seed: int = Field(studies.FIRST, ge=0, le=9999, description="the agent whose values are compared with the true ones")
 
     def agents(self) -> list[Stage]:
         return studies.calibration(self.profile, self.seeds)
 
 
-def pooled_line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slope, intercept and R2 [...] of recovered on planted couplings [..., n, couplings, 2], all agents together."""
-    return stats.line(*(x[..., i].reshape(*x.shape[:-3], -1) for i in (0, 1)))
+def exactness(battery: config.Battery, scenes: stimuli.Scenes, gains: dict[str, Tensor]) -> pd.DataFrame:
+    """Couplings that the instrument gives back of those planted, without any network: readout, mover, kappa, recovered.
+
+    An agent that knows the truth predicts the simulator's own reward and V_pi + kappa V_other; a value's coefficient is
+    over what V_other's joy is of V_pi's (DESIGN 4).
+    """
+    usual = {mover: gains[mover] for mover in stimuli.MOVERS}
+    truth = stimuli.truth(battery, scenes, usual)
+    whole = metrics.coefficients(stimuli.truth(battery, scenes, usual, 1.0), truth)
+    rows = []
+    for kappa in KAPPAS:
+        found = metrics.coefficients(stimuli.truth(battery, scenes, usual, kappa), truth)
+        for (readout, kind), mover in product(MAIN.items(), stimuli.OTHERS):
+            at = lambda t, m=mover, r=readout, k=kind: t[(t.mover == m) & (t.readout == r) & (t.kind == k)]  # noqa: E731
+            scale = float(at(whole).rho.iloc[0]) if readout == "value" else 1.0
+            rows.append((readout, mover, kappa, float(at(found).rho.iloc[0]) / scale))
+    return pd.DataFrame(rows, columns=["readout", "mover", "kappa", "recovered"])
+
+
+def published_exactness(battery: config.Battery, store: Store) -> pd.DataFrame:
+    """`exactness` of templates and returns that are at hand."""
+    scenes, _ = (lab := Workspace(store)).scenes(battery)
+    return exactness(battery, scenes, lab.returns(battery))
+
+
+def is_exact(table: pd.DataFrame) -> bool:
+    """Whether every coupling came back within `EXACT`."""
+    return bool((table.recovered - table.kappa).abs().max() <= EXACT)
+
+
+def expected(returns: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """What a coupling of 1 is as a coefficient, by readout and mover: for a value, V_other's joy over V_pi's."""
+    slopes = {}
+    for body in ("self", "other"):
+        own = returns[returns.readout == body].assign(readout="value")
+        own = metrics.slopes(own.drop(columns=metrics.AGENT, errors="ignore"))
+        slopes[body] = own[own.kind == "joy"].set_index("mover").slope
+    value = {("value", mover): float(slopes["other"][mover] / slopes["self"]["self"]) for mover in stimuli.OTHERS}
+    return {("reward", mover): 1.0 for mover in stimuli.OTHERS} | value
+
+
+def planted(results: Results, seeds: list[int], readout: str, family: str, s: float, scale: float) -> np.ndarray:
+    """Planted and recovered coupling [n, couplings, 2] of heads that had everybody's company."""
+    found = [
+        results.rho(readout, seeds, family, s=s, company=FULL, kappa_gain=kappa, kappa_loss=kappa) / scale
+        for kappa in KAPPAS
+    ]
+    return np.stack([np.broadcast_to(KAPPAS, (len(seeds), len(KAPPAS))), np.stack(found, 1)], -1)
 
 
 def slope(x: np.ndarray) -> np.ndarray:
-    return pooled_line(x)[0]
+    """Slope [...] of recovered on planted couplings [..., n, couplings, 2], all agents together."""
+    return stats.line(*(x[..., i].reshape(*x.shape[:-3], -1) for i in (0, 1)))[0]
 
 
-def determination(x: np.ndarray) -> np.ndarray:
-    return pooled_line(x)[2]
+def recovery(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
+    """What learners recover of planted couplings: readout, family, s, estimate, low, high, n, recovers.
 
-
-def pooled_halves(x: np.ndarray) -> np.ndarray:
-    """Split-half reliability [...] over all agents and designs of x [..., n, designs, halves]."""
-    return stats.split_half(_together(x))
-
-
-def pooled_icc(x: np.ndarray) -> np.ndarray:
-    """ICC(2,k) [...] over all agents and designs of x [..., n, designs, sets]."""
-    return stats.icc(_together(x))[1]
-
-
-def _together(x: np.ndarray) -> np.ndarray:
-    """x [..., n, designs, k] -> [..., n * designs, k]."""
-    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
-
-
-def _competent(family: str, couplings: int, e: Results, head: str) -> Agents:
-    """Seeds that pass the head's gate with all labels, at as many couplings, and the others."""
-    g = e.gates[(e.gates.readout == head) & (e.gates.family == family) & (e.gates.exposure == FULL)]
-    by = g.groupby("seed")
-    good = by.passed.all() & (by.kappa.nunique() == couplings)
-    return sorted(good.index[good]), sorted(good.index[~good])
-
-
-def _everyone(family: str, e: Results, head: str) -> Agents:
-    """All seeds of a control, which bypasses the gate."""
-    t = e.coefficients
-    return sorted(t[(t.family == family) & (t.exposure == FULL)].seed.unique()), []
-
-
-def _planted(s: float, head: str, e: Results, seeds: list[int]) -> np.ndarray:
-    return e.recovered(head, seeds, s)
-
-
-def _silent(family: str, s: float, head: str, e: Results, seeds: list[int]) -> np.ndarray:
-    return e.rho(head, seeds, family, s=s, exposure=FULL)
-
-
-_recovered = [(partial(_planted, s), statistic) for s in LOOKS for statistic in (slope, determination)]
-CONDITIONS = rule("planted", *_recovered, agents=partial(_competent, "recurrent", len(KAPPAS)))
-for _family in SILENT:
-    _who = partial(_everyone, _family) if _family == "shuffled" else partial(_competent, _family, 1)
-    CONDITIONS += rule(_family, *(partial(_silent, _family, s) for s in LOOKS), agents=_who)
-
-
-def condition_table(results: Results | None) -> pd.DataFrame:
-    """One row per condition, as `verdicts.verdicts` has them."""
-    results = results and results.replace(s=S)  # conditions are read at similarities of their own
-    return pd.DataFrame([decide(c, results) for c in CONDITIONS])
-
-
-def calibrated(results: Results | None) -> bool:
-    """Whether every condition is supported."""
-    if results is None:
-        return False
-    results = results.replace(s=S)
-    return all(decide(c, results)["verdict"] == "supported" for c in CONDITIONS)  # not beyond the first that is not
-
-
-def set_scores(precision: pd.DataFrame, s: float, kind: str = "empathy") -> pd.DataFrame:
-    """Coefficients of one kind at similarity s by set and half of scenes: agent columns, readout, set, half, rho.
-
-    precision: the table of that name in `Results`, coefficients from `metrics.scene_slopes` over sets.
+    recovers: whether the slope's interval lies within .1 of 1.
     """
-    found = metrics.at_similarity(precision[(precision.mover == "other") & (precision.kind == kind)], s)
-    return found.assign(readout=found.readout.astype(str))  # published tables hold categories
+    scale, rows = expected(returns), []
+    for readout, family, s in product(MAIN, ENCODERS, LOOKS):
+        seeds = sorted(results.pick("gates", family=family, readout=readout, company=FULL).seed)
+        x = planted(results, seeds, readout, family, s, scale[readout, "other"])
+        found = stats.interval_of(slope, x[np.isfinite(x).all((1, 2))])
+        within = 1 - RECOVERED <= found.low and found.high <= 1 + RECOVERED
+        rows.append((readout, family, s, found.estimate, found.low, found.high, found.n, within))
+    return pd.DataFrame(rows, columns=["readout", "family", "s", "estimate", "low", "high", "n", "recovers"])
 
 
-def reliability(scored: pd.DataFrame) -> pd.DataFrame:
-    """Split-half and ICC(2,k) of each readout over the pooled design of couplings and exposures, seeds resampled whole.
+def notes(recovered: pd.DataFrame, exact: bool) -> dict[str, str]:
+    """What has to be said of everything that is read from a head, by head."""
+    found = {}
+    for readout, own in recovered.groupby("readout"):
+        worst = own.loc[(own.estimate - 1).abs().idxmax()]
+        said = f"this head recovers {worst.estimate:.2f} of planted couplings"
+        found[readout] = "; ".join([*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])])
+    return found
 
-    scored: from `set_scores`.  Columns readout, statistic, estimate, low, high, agents.
+
+def silence(results: Results) -> pd.DataFrame:
+    """Controls that must be null where every event has been learnt from: readout, control, company, s, and the interval.
+
+    At p = 0 the same controls can fail, and the table says what they give there.
     """
     rows = []
-    for readout, own in scored.groupby("readout"):
-        halves = own[own.set == 0].pivot_table(index="seed", columns=[*CELL, "half"], values="rho")
-        sets = own.groupby(["seed", *CELL, "set"]).rho.mean().unstack([*CELL, "set"])
-        for name, table, statistic in (("split-half", halves, pooled_halves), ("ICC(2,k)", sets, pooled_icc)):
-            k = table.columns.get_level_values(-1).nunique()
-            x = table.sort_index(axis=1).to_numpy().reshape(len(table), -1, k)
-            found = stats.interval_of(statistic, x)
-            rows.append((readout, name, found.estimate, found.low, found.high, x.shape[0] * x.shape[1]))
-    return pd.DataFrame(rows, columns=["readout", "statistic", "estimate", "low", "high", "agents"])
+    at = [("shuffled rewards", family, FULL, {"rewards": "shuffled"}) for family in ENCODERS]
+    at += [(family, family, p, {}) for family in studies.PRIVILEGED for p in (0.0, FULL)]
+    for readout, (name, family, p, where), s in product(MAIN, at, LOOKS):
+        t = results.agents("coefficients", family, company=p, **where)
+        seeds = sorted(t.seed.unique())
+        found = stats.interval(results.rho(readout, seeds, family, s=s, company=p, **where)) if seeds else stats.NOTHING
+        label = f"{name}, {family}" if name != family else name
+        rows.append((readout, label, p, s, found.estimate, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["readout", "control", "company", "s", "estimate", "low", "high", "n"])
 
 
-def measurement_error(scored: pd.DataFrame) -> pd.DataFrame:
-    """Within each cell: how far an agent's rho moves from one set of scenes to another, and how far agents differ.
-
-    Columns readout, exposure, kappa, n, mean, sd_agents (of their means over sets), error (of one set).
-    """
-    sets = scored.groupby(["readout", *CELL, "seed", "set"]).rho.mean()
-    agents = sets.groupby(level=["readout", *CELL, "seed"]).agg(["mean", "var"])
-    cells = agents.groupby(level=["readout", *CELL])
-    table = pd.DataFrame({"n": cells.size(), "mean": cells["mean"].mean(), "sd_agents": cells["mean"].std()})
-    return table.assign(error=np.sqrt(cells["var"].mean())).reset_index()
-
-
-def smallest_rho(scored: pd.DataFrame, shown: int, readout: str, scenes: list[int], agents: list[int]) -> pd.DataFrame:
-    """Smallest mean rho that agents at p = 0 would show, by number of scenes and of agents (`stats.detectable`).
-
-    scored: from `set_scores`, every half of a set with `shown` scenes.  All agents see the same scenes, so that what is
-    particular to a scene is shared by them and does not average out over agents.
-    """
-    own = scored[(scored.readout == readout) & (scored.exposure == 0) & (scored.kappa == 0)]
-    parts = stats.components(own.pivot_table(index="seed", columns=["set", "half"], values="rho").to_numpy())
-    return stats.detectable(parts.rows, shown * parts.rest, shown * parts.columns, np.array(scenes), np.array(agents))
-
-
-def confusion(e: Results, head: str, seeds: list[int], exposure: float = 0.0) -> pd.DataFrame:
-    """rho by similarity, split into what taking the other for the self would explain, and the remainder, per agent.
-
-    confused = probability that the mover is the self (calibrated probe) times the coefficient for the self.  Columns
-    seed, similarity, rho, confused, remainder.
-    """
-    at = {"readout": head, "kind": "empathy", "family": "recurrent", "kappa": 0.0, "exposure": exposure}
-    t = e.pick("coefficients", **at)
-    t = t[t.seed.isin(seeds)]
-    own = t[t.mover == "self"].set_index("seed").rho
-    m = e.pick("measures", measure="p_self", mover="other", family="recurrent")[["seed", "similarity", "value"]]
-    table = t[t.mover == "other"][["seed", "similarity", "rho"]].merge(m, on=["seed", "similarity"])
-    confused = table.pop("value") * table.seed.map(own)
-    return table.assign(confused=confused, remainder=table.rho - confused)
-
-
-def true_slopes(returns: pd.DataFrame) -> pd.DataFrame:
-    """What an event really does to each body's return: slope by kind and mover (index) and body (columns)."""
-    parts = []
-    for body in ("self", "other"):
-        own = returns[returns.readout == body].assign(readout="value")
-        parts.append(metrics.slopes(own.drop(columns=metrics.AGENT, errors="ignore")).assign(body=body))
-    table = pd.concat(parts)
-    return table.pivot_table(index=["kind", "mover"], columns="body", values="slope", sort=False)
+def told(results: Results) -> pd.DataFrame:
+    """Heads on the oracle's state: own slope, and a coupling of .25 at p = 1; readout, what, estimate, low, high, n."""
+    rows, kappa = [], {"kappa_gain": 0.25, "kappa_loss": 0.25}
+    for readout in MAIN:
+        seeds = sorted(results.agents("gates", "oracle", readout=readout, company=FULL).seed)
+        found = {"own slope": results.own(readout, seeds, "oracle", company=FULL)}
+        found["coupling of .25"] = results.rho(readout, seeds, "oracle", company=FULL, **kappa)
+        for name, x in found.items():
+            own = stats.interval(x)
+            rows.append((readout, name, own.estimate, own.low, own.high, own.n))
+    return pd.DataFrame(rows, columns=["readout", "what", "estimate", "low", "high", "n"])
 
 
 # How often the statistics of `stats` err, on simulated studies whose truth is known
@@ -195,16 +162,6 @@ DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "heavy-tailed": lambda rng, n: rng.standard_t(5, n),
     "lower of two means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)) + [0.0, 0.5],
     "lower of two equal means": lambda rng, n: rng.standard_normal((n, 1)) + rng.standard_normal((n, 2)),
-}
-
-CURVES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {  # over a dose from 0 to 1, one agent's
-    "ramp": lambda x, rng: x,
-    "bend": lambda x, rng: x ** rng.uniform(2, 4),
-    "sigmoid": lambda x, rng: expit((x - rng.uniform(0.4, 0.8)) / 0.12),
-    "one step": lambda x, rng: 1.0 * (x > rng.uniform(0, 1)),
-    "two steps": lambda x, rng: 0.5 * (x > rng.uniform(0, 0.5)) + 0.5 * (x > rng.uniform(0.5, 1)),
-    "four steps": lambda x, rng: 0.25 * (x[:, None] > rng.uniform([0, 0.25, 0.5, 0.75], [0.25, 0.5, 0.75, 1])).sum(1),
-    "ramp and step": lambda x, rng: 0.5 * x + 0.5 * (x > rng.uniform(0, 1)),
 }
 
 
@@ -240,67 +197,18 @@ def _studies(cfg: studies.Simulations, n: int) -> Iterator[tuple[str, str, list[
     yield "false positives of Page's test", "no trend", [stats.page(x) < 0.05 for x in flat]
 
 
-def shapes(cfg: studies.Shapes) -> pd.DataFrame:
-    """How often the verdict on the shape of a curve is right: curve, noise, statistic, rate.
-
-    For every planted curve and level of noise: `smooth` and `step`, the share of studies that would say so by P4's
-    bars on the lead of the smooth curve; `small jumps`, by its bar on the largest jump; and `agents smooth`, the share
-    of single agents whose own lead is above 0.
-    """
-    dose, rng, rows = np.linspace(0, 1, cfg.levels), np.random.default_rng(cfg.seed), []
-    for name, noise in product(CURVES, cfg.noise):
-        y = np.stack([CURVES[name](dose, rng) for _ in range(cfg.curves)])
-        y = y + noise * rng.standard_normal(y.shape)
-        leads, jumps = lead(dose, y), jump(y)
-        drawn = rng.integers(cfg.curves, size=(cfg.studies, cfg.agents))
-        mean, error = leads[drawn].mean(1), leads[drawn].std(1, ddof=1) / np.sqrt(cfg.agents)
-        wide = jumps[drawn].mean(1) + 2 * jumps[drawn].std(1, ddof=1) / np.sqrt(cfg.agents)
-        found = {"smooth": mean > 2 * error, "step": mean < -2 * error, "small jumps": wide < JUMP}
-        found["agents smooth"] = leads > 0
-        rows += [(name, noise, statistic, float(hits.mean())) for statistic, hits in found.items()]
-    return pd.DataFrame(rows, columns=["curve", "noise", "statistic", "rate"])
-
-
 STAGES["simulations"] = Recipe(
     each(lambda run, _: Output({"simulations": simulate(run)})), lambda run: run.studies * run.resamples
 )
-STAGES["shapes"] = Recipe(each(lambda run, _: Output({"shapes": shapes(run)})), lambda run: run.curves * run.studies)
 
 
-def recovery(results: Results, seeds: dict[str, list[int]], kinds: tuple[str, ...]) -> pd.DataFrame:
-    """Recovered against planted coupling: rows are heads, columns kinds; thin lines agents, a line per similarity."""
-    lines = []
-    for readout, kind, s in product(("reward", "value"), kinds, LOOKS):
-        x = results.recovered(readout, seeds[readout], s, kind)
-        x, y = x[0, :, 0] + 0.06 * s - 0.015, x[..., 1]
-        lines.append(Line(f"s = {s:g}", x, y, f"{readout} head, {kind}", agents=True))
+def recovered_lines(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
+    """Recovered against planted coupling: rows are heads, columns encoders; thin lines agents, a line per similarity."""
+    lines, scale = [], expected(returns)
+    for readout, family, s in product(MAIN, ENCODERS, LOOKS):
+        seeds = sorted(results.pick("gates", family=family, readout=readout, company=FULL).seed)
+        x = planted(results, seeds, readout, family, s, scale[readout, "other"])
+        at, y = x[0, :, 0] + 0.06 * s - 0.015, x[..., 1]
+        lines.append(Line(f"s = {s:g}", at, y, f"{readout} head, {family}", agents=True))
     identity = lambda ax: (ax.axline((0, 0), slope=1, color="0.8", zorder=0), ax.set_xlabel("planted kappa"))  # noqa: E731
-    return draw(lines, "planted", axis=identity, columns=len(kinds), label="recovered rho", sharex=True, zero=False)
-
-
-def who_moved(identity: pd.DataFrame) -> pd.DataFrame:
-    """A reliability diagram of the probe for who moved; identity: from `codes.calibration_bins`."""
-    own, lines = identity[identity.mover == "other"], []
-    for name, some in {"identical looks": own[own.similarity == 1], "all other looks": own[own.similarity < 1]}.items():
-        weighted = some[["p_self", "share_self"]].mul(some.n_scenes, axis=0).groupby(some["bin"]).sum()
-        x, y = (weighted[column] / some.groupby("bin").n_scenes.sum() for column in weighted)
-        lines.append(Line(name, x.to_numpy(), y.to_numpy()))
-    diagonal = lambda ax: (ax.axline((0, 0), slope=1, color="0.8"), ax.set_xlabel("predicted probability of self"))  # noqa: E731
-    return draw(lines, "p_self", "share_self", diagonal, size=(4.4, 3.4), label="how often it was the self", zero=False)
-
-
-def confusion_curves(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """rho of each head against similarity, beside what confusion would explain; parts: head -> `confusion`."""
-    said = {"rho": "rho", "confused": "what confusion explains"}
-    at = product(parts.items(), said.items())
-    return draw_similarity(over_similarity(t, value, name, f"{head} head, p = 0") for (head, t), (value, name) in at)
-
-
-def smallest_detectable(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Smallest detectable rho against the number of agents, one line per number of scenes, one panel a head."""
-    each = [(readout, m, own) for readout, table in tables.items() for m, own in table.groupby("scenes")]
-    lines = [Line(f"{m} scenes", o.agents.to_numpy(), o.smallest.to_numpy(), f"{r} head") for r, m, o in each]
-    known = all(np.isfinite(line.y).all() for line in lines)  # one agent has no variance
-    axis = lambda ax: ax.set(yscale="log" if known else "linear", xlabel="agents")  # noqa: E731
-    how = {"label": "smallest detectable rho", "palette": "flare", "zero": False, "levels": True}
-    return draw(lines, "agents", "smallest", axis, columns=2, size=(4.2, 3.4), **how)
+    return draw(lines, "planted", axis=identity, columns=2, label="recovered kappa", sharex=True, zero=False)

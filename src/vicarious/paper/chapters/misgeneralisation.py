@@ -1,96 +1,190 @@
 """Chapters 03 and 04: whether codes of self and other are similar (P1), and what heads on them predict (P2, F1)."""
 
-from functools import partial
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ...metrics import CONTROLS
+from ...config import Stage
+from ...metrics import MAIN
 from .. import studies
-from ..plots import by_family, draw_similarity, with_anchors
-from ..results import Results
-from ..studies import Parameters, similarity_of
+from ..plots import Line, draw_similarity, named, over_similarity
+from ..results import Results, rho
+from ..studies import COMPANY, ENCODERS, INPUTS, Parameters, similarity_of
 from ..verdicts import rule
+
+LEARNT_LESS = ("end_to_end", "solitary")  # encoders that are no world models of others
 
 
 class Similarity(Parameters):
     chapter: ClassVar[str] = "03-similarity"
-    families: ClassVar[tuple[str, ...]] = studies.REFERENCE
     similarity: float = similarity_of()
+
+    def agents(self) -> list[Stage]:
+        usual = studies.reference(self.profile, self.seeds, company=(0.0,))
+        return [*usual, *(run for run in studies.controls(self.profile, self.seeds) if run.stage == "codes")]
 
 
 class Misgeneralisation(Parameters):
     chapter: ClassVar[str] = "04-misgeneralisation"
-    families: ClassVar[tuple[str, ...]] = studies.REFERENCE
-    swept: ClassVar[bool] = True
 
     similarity: float = similarity_of()
-    exposure: float = Field(0.0, ge=0, le=1, description="share p of the other's contacts labelled with own reward")
+    company: float = Field(0.0, ge=0, le=1, description="share p of eventful episodes that heads learnt from")
     head_width: int = Field(128, ge=1, le=4096, description="hidden units per layer of the heads")
     head_depth: int = Field(2, ge=1, le=6, description="hidden layers of the heads")
 
-    def heads(self) -> dict:
-        return {"width": self.head_width, "depth": self.head_depth}
+    def agents(self) -> list[Stage]:
+        own = {"width": self.head_width, "depth": self.head_depth}
+        company = None if self.company in COMPANY else (self.company,)
+        usual = studies.reference(self.profile, self.seeds, company=company, heads=own)
+        rest = studies.controls(self.profile, self.seeds) + studies.ordinary(self.profile, self.seeds)
+        return list(dict.fromkeys([*usual, *rest]))
 
 
-def _transfer(e: Results, seeds: list[int]) -> np.ndarray:
-    return e.measure("transfer", seeds)
+def inputs(family: str) -> list[tuple[str, str]]:
+    """Controls without a world model, as (family, variant): pixels, their components, and a family's untrained twin."""
+    return [*((name, "reference") for name in INPUTS), (family, "untrained")]
 
 
-def _permuted(e: Results, seeds: list[int]) -> float:
-    """95th percentile of the transfer of decoders fitted to permuted labels."""
-    names = sorted(n for n in e.measures.measure.unique() if n.startswith("null"))
-    return float(np.nanpercentile(np.concatenate([e.measure(n, seeds) for n in names]), 95)) if names else -np.inf
+def tau(e: Results, seeds: list[int], family: str) -> np.ndarray:
+    return e.measure("tau", seeds, family)
 
 
-def _transfer_gain(e: Results, seeds: list[int]) -> np.ndarray:
-    return np.stack([_transfer(e, seeds) - e.measure("transfer", seeds, family) for family in CONTROLS], 1)
+def beyond_inputs(measure: str, e: Results, seeds: list[int], family: str) -> np.ndarray:
+    """A measure of codes beyond that of every control [n, 3]."""
+    own = e.measure(measure, seeds, family)
+    return np.stack([own - e.measure(measure, seeds, name, variant=kind) for name, kind in inputs(family)], 1)
 
 
-def rho_of(head: str, e: Results, seeds: list[int], **where) -> np.ndarray:
-    """The coefficient of a head."""
-    return e.rho(head, seeds, **where)
+def tau_excess(e: Results, seeds: list[int], family: str) -> np.ndarray:
+    return beyond_inputs("tau", e, seeds, family)
 
 
-def looks_contrast(head: str, e: Results, seeds: list[int]) -> np.ndarray:
-    """The coefficient less that of an other of orthogonal appearance."""
-    return e.rho(head, seeds) - e.rho(head, seeds, s=0.0)
+def direction_excess(e: Results, seeds: list[int], family: str) -> np.ndarray:
+    return beyond_inputs("direction", e, seeds, family)
 
 
-def animacy(head: str, e: Results, seeds: list[int]) -> np.ndarray:
-    """The coefficient less that of a drifter."""
-    return e.rho(head, seeds) - e.rho(head, seeds, mover="drifter")
+def tau_rho_correlation(e: Results, seeds: list[int], family: str, head: str) -> np.ndarray:
+    """Correlation [n] within each seed of tau and rho over appearances below identical."""
+    t = e.pick("measures", measure="tau", mover="other", family=family)
+    _, codes = rho(t[t.similarity < 1], seeds, over="similarity", value="value")
+    _, found = e.curve(head, seeds, family)
+    if codes.shape != found.shape or codes.shape[1] < 3:
+        return np.full(len(seeds), np.nan)
+    x, y = (z - z.mean(1, keepdims=True) for z in (codes, found))
+    return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
 
 
-def excess(head: str, e: Results, seeds: list[int]) -> np.ndarray:
-    """The coefficient beyond heads on pixels and on the untrained encoder."""
-    return e.excess(head, seeds)
+def rho_of(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    return e.rho(head, seeds, family)
+
+
+def over_nobody(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    return e.over_nobody(head, seeds, family)
+
+
+def animacy(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    return e.animacy(head, seeds, family)
+
+
+def excesses(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    """rho beyond every control that is competent, over the true and over the own slope [n, controls, 2]."""
+    found = [
+        np.stack([e.excess(head, seeds, family, *control, by_own=by_own) for by_own in (False, True)], 1)
+        for control in e.counting(head, inputs(family))
+    ]
+    return np.stack(found, 1) if found else np.full((len(seeds), 1, 2), np.nan)
+
+
+def excess_over_true(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    return excesses(e, seeds, head, family)[..., 0]
+
+
+def excess_over_own(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    return excesses(e, seeds, head, family)[..., 1]
+
+
+def better_excess(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    """The excess over each control by that slope by which it is larger on average [n, controls]."""
+    found = excesses(e, seeds, head, family)
+    best = found.mean(0).argmax(-1)
+    return np.take_along_axis(found, best[None, :, None], -1)[..., 0]
+
+
+def beyond_others(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    """rho beyond encoders that are no world models of others [n, 2]."""
+    return np.stack([e.excess(head, seeds, family, family, variant) for variant in LEARNT_LESS], 1)
+
+
+def shown_experience(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
+    """rho minus that of agents in whose world moods are not drawn [n]."""
+    return e.excess(head, seeds, family, family, "expressionless")
 
 
 ROWS = [
-    *rule("P1a", _transfer, raised=_permuted),
-    *rule("P1b", _transfer_gain),
-    *(row for pair in zip(rule("P2a", rho_of, looks_contrast), rule("P2b", excess), strict=True) for row in pair),
-    *rule("F1", partial(rho_of, "value"), partial(animacy, "value")),
+    *rule("P1a", tau),
+    *rule("P1b", tau_excess),
+    *rule("P1c", direction_excess),
+    *rule("P1d", tau_rho_correlation),
+    *rule("P2a", rho_of, over_nobody),
+    *rule("P2b", excess_over_true, excess_over_own, better_excess),
+    *rule("P2c", beyond_others),
+    *rule("P2d", shown_experience),
+    *rule("F1", rho_of, over_nobody, animacy),
     *rule("F2"),
+    *rule("F3"),
 ]
 
 
 def code_similarity(results: Results, measures: dict[str, str], mark: float) -> pd.DataFrame:
-    """Measures of the codes against similarity, one panel each, world model and controls; measures: name -> title."""
-    own, lines = results.measures[results.measures.mover == "other"], []
-    for name, title in measures.items():
-        lines += by_family(own[own.measure == name], "value", title)
-    return draw_similarity(lines, mark, y="value", size=(3.7, 3.5), label="", sharey=False, sharex=True)
-
-
-def dose_response(results: Results, exposures: tuple[float, ...], mark: float) -> pd.DataFrame:
-    """rho against similarity: rows are heads, columns exposures; controls in grey, drifters in green."""
+    """Measures of codes against similarity, a panel for each and every encoder, beside controls; name -> title."""
     lines = []
-    for readout in ("reward", "value"):
-        for p in exposures:
-            t = results.pick("coefficients", readout=readout, kind="empathy", exposure=p)
-            lines += with_anchors(t, f"{readout} head, p = {p:g}")
-    return draw_similarity(lines, mark, columns=len(exposures), size=(3.4, 2.9), sharex=True)
+    for (name, title), family in product(measures.items(), ENCODERS):
+        for own, variant in [*inputs(family), (family, "reference")]:
+            t = results.pick("measures", measure=name, mover="other", family=own, variant=variant)
+            lines.append(over_similarity(t, "value", named(own, variant), f"{title}, {family}"))
+    return draw_similarity(lines, mark, y="value", columns=2, size=(4.2, 3.1), label="", sharey="row", sharex=True)
+
+
+def dose_response(results: Results, readout: str, company: tuple[float, ...], mark: float) -> pd.DataFrame:
+    """rho against similarity: rows are encoders, columns companies; the other, a drifter, and nobody."""
+    lines = []
+    for family, p in product(ENCODERS, company):
+        t = results.agents("coefficients", family, readout=readout, company=p, kind=MAIN[readout])
+        panel = f"{family}, p = {p:g}"
+        lines += [over_similarity(t[t.mover == mover], series=mover, panel=panel) for mover in ("other", "drifter")]
+        levels, nobody = np.sort(t.similarity[t.mover == "other"].unique()), t[t.mover == "nobody"].rho.to_numpy()
+        lines.append(Line("nobody", levels, np.tile(nobody[:, None], len(levels)), panel))
+    return draw_similarity(lines, mark, columns=len(company), size=(3.1, 2.8), sharex=True, small=True)
+
+
+def against_controls(results: Results, readout: str, mark: float) -> pd.DataFrame:
+    """rho against similarity, a panel for each encoder: the reference, and what it is compared with."""
+    lines = []
+    for family in ENCODERS:
+        compared = [*inputs(family), *((family, variant) for variant in (*LEARNT_LESS, "expressionless", "reference"))]
+        for own, variant in compared:
+            t = results.agents("coefficients", own, readout=readout, kind=MAIN[readout], mover="other", variant=variant)
+            lines.append(over_similarity(t, series=named(own, variant), panel=family))
+    return draw_similarity(lines, mark, columns=2, size=(4.4, 3.4))
+
+
+def two_routes(results: Results, readout: str, mark: float) -> pd.DataFrame:
+    """The coefficient from the battery, and from a regression over ordinary episodes, a panel for each encoder."""
+    lines = []
+    for family in ENCODERS:
+        t = results.agents("coefficients", family, readout=readout, kind=MAIN[readout], mover="other")
+        lines.append(over_similarity(t, series="battery", panel=family))
+        lines.append(over_similarity(second_route(results, readout, family), series="ordinary episodes", panel=family))
+    return draw_similarity(lines, mark, columns=2, size=(4.2, 3.2))
+
+
+def second_route(results: Results, readout: str, family: str) -> pd.DataFrame:
+    """rho by regression over ordinary episodes: the slope on what the other meets, over that on what the self meets;
+    seed, similarity, rho."""
+    t = results.agents("ordinary", family, readout=readout)
+    wide = t.pivot_table(index=["seed", "similarity"], columns="mover", values="slope", observed=True)
+    own = wide.groupby("seed")["self"].transform("mean")
+    return (wide["other"] / own).rename("rho").reset_index()
