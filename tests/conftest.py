@@ -39,17 +39,25 @@ def tiny_battery() -> config.Battery:
     return config.Battery(scenes=8, rollouts=4, levels=3)
 
 
-def tiny_cells(seed: int = 900, families=("recurrent",), exposures=(0.0, 1.0)) -> list[config.Stage]:
+def tiny_model(seed: int = 900, family: str = "cells/gru", **own) -> config.Model:
+    world = {"world": config.World(marked=True)} if family in studies.PRIVILEGED else {}
+    data = config.Episodes(seed=seed, frames=8, **world)
+    return config.Model(data=data, family=family, **{"latent": 8, "width": 16, "updates": 5, **own})
+
+
+def tiny_heads(model: config.Model, company: float = 0.0, **own) -> config.Heads:
+    sizes = {"episodes": 256, "width": 8, "updates": 5, "reward_updates": 5, "batch": 16}
+    return config.Heads(model=model, company=company, **(sizes | own))
+
+
+def tiny_study(seed: int = 900, families=("cells/gru",), company=(0.0, 1.0)) -> list[config.Stage]:
     """The reference study in miniature: seconds, and no competence."""
-    battery, cells = tiny_battery(), [tiny_battery()]
+    battery, runs = tiny_battery(), [tiny_battery()]
     for family in families:
-        data = config.Episodes(seed=seed, episodes=128, frames=8)
-        model = config.Model(data=data, family=family, latent=8, width=16, updates=5)
-        for p in exposures:
-            heads = config.Heads(model=model, exposure=p, width=8, updates=5, reward_updates=5, batch=16)
-            cells.append(config.Responses(heads=heads, battery=battery))
-        cells.append(config.Codes(model=model, battery=battery, width=8, fit_scenes=64, permutations=1, updates=100))
-    return cells
+        model = tiny_model(seed, family)
+        runs += [config.Responses(heads=tiny_heads(model, p), battery=battery) for p in company]
+        runs.append(config.Codes(model=model, battery=battery, width=8, fit_scenes=64, updates=100))
+    return runs
 
 
 @pytest.fixture
@@ -59,11 +67,11 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory) -> tuple[Store, list[config.Stage]]:
-    """A store that holds a tiny studies."""
+    """A store that holds a tiny study of the reference and its inputs."""
     folder = tmp_path_factory.mktemp("filled")
-    store, cells = Store(folder / "runs", folder / "data"), tiny_cells(families=studies.REFERENCE)
-    execute.fill(cells, store, workers=0, device="cpu")
-    return store, cells
+    store, runs = Store(folder / "runs", folder / "data"), tiny_study(families=("cells/gru", *studies.INPUTS))
+    execute.fill(runs, store, workers=0, device="cpu")
+    return store, runs
 
 
 @pytest.fixture

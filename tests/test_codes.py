@@ -3,49 +3,62 @@
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_battery
 
-from vicarious import codes, config
+from vicarious import battery, codes, config
 from vicarious.paper import studies
 
 LADDER = (-1.0, 0.0, 1.0)
 
 
-def test_cross_condition_r2_is_one_minus_residual_over_total():
+def changes(axis: int, gain: float = 1.0, n: int = 400, dim: int = 16, seed: int = 0):
+    """Event minus twin [K, n, D] that lies along one axis by worth, with noise, and a presence that all items have."""
+    g = torch.Generator().manual_seed(seed)
+    found = 0.3 * torch.randn(3, n, dim, generator=g)
+    found[:, :, 3] += 2.0
+    found[:, :, axis] += gain * torch.tensor(LADDER)[:, None]
+    return found
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5, -1.0, 0.0])
+def test_tau_is_the_share_of_the_selfs_own_change_by_worth(gain):
+    own, other = changes(0), changes(0, gain, seed=1)
+    assert codes.transfer(own, other, LADDER) == pytest.approx(gain, abs=0.05)
+    assert codes.transfer(own, own, LADDER) == pytest.approx(1)
+
+
+def test_tau_knows_neither_another_axis_nor_mere_presence():
+    own, elsewhere = changes(0), changes(1, seed=1)
+    assert abs(codes.transfer(own, elsewhere, LADDER)) < 0.05
+    assert abs(codes.transfer(own, changes(0, 0.0, seed=1), LADDER)) < 0.05, "all items add 2 on axis 3"
+
+
+def test_tau_written_out():
+    g = torch.Generator().manual_seed(3)
+    own, other = torch.randn(2, 3, 20, 5, generator=g, dtype=torch.float64)
+    total = [0.0, 0.0]
+    for h in (0, 1):
+        mine, theirs, held = own[:, h::2].mean(1), other[:, h::2].mean(1), own[:, 1 - h :: 2].mean(1)
+        for v, opposite in ((0, 2), (2, 0)):
+            total[0] += float(theirs[v] @ held[v] - theirs[v] @ held[opposite])
+            total[1] += float(mine[v] @ held[v] - mine[v] @ held[opposite])
+    assert codes.transfer(own, other, LADDER) == pytest.approx(total[0] / total[1])
+
+
+def test_whitened_codes_have_no_preferred_direction():
     g = torch.Generator().manual_seed(0)
-    z, y = torch.randn(2, 3, 10, 4, generator=g), codes.labels(LADDER, 10)
-    decoder = torch.nn.Linear(4, 1).requires_grad_(False)
-    guess = (z @ decoder.weight[0] + decoder.bias[0]).numpy()
-    slow = 1 - np.square(y.numpy() - guess).sum() / np.square(y.numpy() - y.numpy().mean()).sum()
-    assert codes.cross_condition(decoder, z, y) == pytest.approx(slow, abs=1e-5)
-    centred = guess - guess.mean((0, 1))
-    slow = 1 - np.square(y.numpy() - centred).sum() / np.square(y.numpy()).sum()
-    assert codes.cross_condition(decoder, z, y, matched=True) == pytest.approx(slow, abs=1e-5)
+    z = torch.randn(5000, 6, generator=g) @ (torch.eye(6) + torch.diag(torch.ones(5), 1))
+    covariance = torch.cov((z @ codes.whitening(z)).T)
+    assert torch.allclose(covariance, torch.eye(6), atol=0.1)
 
 
-def planted(shared: bool, n: int = 512, dim: int = 16):
-    """Codes of self and other in which contact x valence lies on one axis, or on orthogonal ones."""
-    g = torch.Generator().manual_seed(1)
-    y = codes.labels(LADDER, n)
-    axes = torch.eye(dim)
-    own, other = (0.1 * torch.randn(2, 3, n, dim, generator=g) for _ in range(2))
-    return own + y[..., None] * axes[0], other + y[..., None] * axes[0 if shared else 1], y
-
-
-def small_config():
-    return config.Codes(model=config.Model(data=config.Episodes(seed=907)), width=16, permutations=1)
-
-
-def test_a_decoder_transfers_between_codes_that_share_an_axis_and_not_otherwise():
-    for shared in (True, False):
-        own, other, y = planted(shared)
-        (decoder,) = codes.fit_mlps(
-            own.flatten(0, 2), {"decoder": y.flatten()}, small_config(), torch.nn.functional.mse_loss
-        )
-        within, across = codes.cross_condition(decoder, own, y), codes.cross_condition(decoder, other, y)
-        assert within > 0.95
-        assert across / within > 0.95 if shared else across / within < 0.1
-        cosine = float(codes.coding_axis(own, y) @ codes.coding_axis(other, y))
-        assert cosine > 0.95 if shared else abs(cosine) < 0.2
+def test_directions_are_those_of_the_movers_steps():
+    scenes = battery.make(tiny_battery())
+    for mover in ("self", "other", "nobody"):
+        state, _ = battery.instantiate(scenes, mover, config.World(), contacts=1)
+        pos = state.pos.view(3, len(scenes), -1, 2)[0, :, -3:-1, 0 if mover == "self" else 1]
+        step = torch.tensor([-3, 3, -1, 1])[codes.directions(scenes, mover)]
+        assert torch.equal(pos[:, 0] + step, pos[:, 1])
 
 
 def u_centred(k):
@@ -73,14 +86,14 @@ def test_independent_codes_have_no_debiased_cka():
     assert abs(np.mean(found)) < 0.03
 
 
-def test_measures_are_complete_and_the_probe_is_bounded(filled):
-    store, cells = filled
-    code_cells = [c for c in cells if isinstance(c, config.Codes)]
-    assert {c.model.family for c in code_cells} == set(studies.REFERENCE)
-    for cell in code_cells:
-        table = store.read(cell.address).tables["measures"]
-        assert {"r2", "transfer", "transfer_matched", "null0", "cosine", "cka", "auc", "p_self"} == set(
-            table.measure
-        ) - {"r2_matched"}
-        bounded = table[table.measure.isin(["auc", "p_self"])]["value"]
-        assert bounded.between(0, 1).all() and table["value"].notna().all()
+def test_measures_are_complete_and_bounded(filled):
+    store, runs = filled
+    code_runs = [c for c in runs if isinstance(c, config.Codes)]
+    assert {c.model.family for c in code_runs} == {"cells/gru", *studies.INPUTS}
+    for run in code_runs:
+        table = store.read(run.address).tables["measures"]
+        assert {"tau", "direction", "cka", "auc", "p_self"} == set(table.measure) and table["value"].notna().all()
+        bounded = table[table.measure.isin(["auc", "p_self", "direction"])]["value"]
+        assert bounded.between(0, 1).all()
+        own = table[(table.measure == "tau") & (table.mover == "self")]["value"]
+        assert own.tolist() == pytest.approx([1.0])

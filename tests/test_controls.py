@@ -1,16 +1,17 @@
-"""Claims about the controls that are told who is who."""
+"""Claims about the controls: what they are told, and what they are not."""
 
 import pytest
 import torch
 
 from vicarious import config, episodes, models, world
 
-CFG = config.Episodes(seed=912, episodes=128, world=config.World(view="left"))
-DATA = episodes.collect(CFG)
+CFG = config.Episodes(seed=912, world=config.World(marked=True))
+DATA = episodes.collect(CFG, count=128)
+NAMED = {"latent": 8, "width": 16}
 
 
 def build(family, **own):
-    return models.build(config.Model(data=CFG, family=family, latent=8, width=16, **own))
+    return models.build(config.Model(data=CFG, family=family, **(NAMED | own)))
 
 
 def test_the_oracle_marks_who_met_what():
@@ -28,32 +29,59 @@ def test_the_oracle_marks_who_met_what():
 
 def test_disjoint_halves_know_nothing_of_each_other():
     model, half = build("disjoint"), 4
-    own, other = model._routed(DATA.obs, DATA.prev_action)
     z = model.encode(DATA.obs, DATA.prev_action)
-    shuffled = DATA.obs[torch.randperm(len(DATA), generator=torch.Generator().manual_seed(0))]
-    grid, mixed = (x.unflatten(-1, (3, 7, -1)).clone() for x in (DATA.obs, shuffled))
-    grid[..., 4:, :] = mixed[..., 4:, :]  # somebody else's neighbour
+    grid = DATA.obs.unflatten(-1, (3, 7, -1)).clone()
+    left = DATA.side == 0
+    mixed = DATA.obs.unflatten(-1, (3, 7, -1))[torch.randperm(len(DATA), generator=torch.Generator().manual_seed(0))]
+    grid[left, :, :, 4:] = mixed[left, :, :, 4:]  # somebody else's neighbour, on whichever side that is
+    grid[~left, :, :, :3] = mixed[~left, :, :, :3]
     with_another = model.encode(grid.flatten(-3), DATA.prev_action)
-    assert torch.equal(z[..., :half], with_another[..., :half]) and not torch.equal(
-        z[..., half:], with_another[..., half:]
-    )
-    action = (DATA.prev_action + 1) % 6
-    assert torch.equal(z[..., half:], model.encode(DATA.obs, action)[..., half:]), (
-        "the other's half knows no own action"
-    )
-    assert own[0] == "self" and own[1].shape == other[1].shape and z.shape[-1] == 8
+    assert torch.equal(z[..., :half], with_another[..., :half])
+    assert not torch.equal(z[..., half:], with_another[..., half:])
+    other_action = model.encode(DATA.obs, (DATA.prev_action + 1) % 6)
+    assert torch.equal(z[..., half:], other_action[..., half:]), "the other's half knows no own action"
+    assert not torch.equal(z[..., :half], other_action[..., :half]) and z.shape[-1] == 8
 
 
 def test_disjoint_encoders_learn():
     cfg = config.Model(data=CFG, family="disjoint", latent=16, width=32, updates=120)
-    before, after = models.evaluate(models.build(cfg), DATA[120:]), models.train([cfg], [DATA])[0][1]
+    before, after = models.evaluate(cfg, models.build(cfg)), models.train([cfg])[0][1]
     assert set(after) == {f"{b}_{e}" for b in ("self", "other") for e in ("reconstruction", "prediction")}
     assert all(after[name] < before[name] for name in after)
 
 
 @pytest.mark.parametrize("family", ["oracle", "disjoint"])
-@pytest.mark.parametrize("options", [{}, {"view": "left", "noise": 0.1}])
-def test_who_is_who_must_be_visible_to_them(family, options):
+@pytest.mark.parametrize("options", [{}, {"marked": True, "noise": 0.1}, {"marked": True, "view": "centred"}])
+def test_who_is_who_must_be_shown_to_them(family, options):
     data = config.Episodes(seed=1, world=config.World(**options))
-    with pytest.raises(ValueError, match="knows who is who"):
+    with pytest.raises(ValueError, match="needs a world with marked=True"):
         models.build(config.Model(data=data, family=family))
+
+
+def test_an_untrained_twin_is_the_family_before_its_first_update():
+    own, twin = (config.Model(data=CFG, **NAMED, trained_on=x) for x in ("world", "nothing"))
+    ((found, losses),) = models.train([twin])
+    assert losses == {} and not models.learns(twin)
+    fresh = models.build(own).state_dict()
+    assert all(torch.equal(found.state_dict()[name], fresh[name]) for name in fresh)
+
+
+def test_end_to_end_learns_own_reward_and_from_no_eventful_episode():
+    data = CFG.model_copy(update={"distinct": 512})
+    cfg = config.Model(data=data, **NAMED, trained_on="reward", updates=150)
+    before, after = models.evaluate(cfg, models.build(cfg)), models.train([cfg])[0][1]
+    assert set(after) == {"reward"} and after["reward"] < before["reward"]
+    feed = models.Feed(cfg, models.build(cfg), "cpu")
+    whole = episodes.collect(data)
+    assert len(feed) == int((~whole.eventful).sum())
+    assert torch.equal(feed.inputs[2], world.reward(whole.contact, data.world)[~whole.eventful])
+
+
+def test_principal_components_are_those_of_stacked_frames_and_actions():
+    cfg = config.Model(data=CFG, family="pca", latent=8)
+    ((found, _),) = models.train([cfg])
+    seen = episodes.collect(CFG, "cpu", "pca", models.FITTED)
+    x = build("pixels").encode(seen.obs, seen.prev_action).flatten(0, 1).double()
+    z = found.encode(seen.obs, seen.prev_action).flatten(0, 1).double()
+    values = torch.linalg.eigvalsh(torch.cov(x.T))[-8:]
+    assert torch.allclose(torch.cov(z.T), values.diag(), atol=1e-3) and z.mean().abs() < 1e-4

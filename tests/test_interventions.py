@@ -1,5 +1,6 @@
 """Claims about interventions: what is planted on an axis is moved along it, erased with it, and by nothing else."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_battery
 
-from vicarious import battery, config, interventions, metrics, pipeline, world
+from vicarious import battery, config, interventions, metrics, pipeline
 from vicarious.interventions import Pairs
 
 LADDER = (-1.0, 0.0, 1.0)
@@ -143,12 +144,7 @@ def test_pairs_are_the_same_picture_with_the_bodies_exchanged(agent):
     pairs = Pairs.of(own.model(cfg.model), shown_, own.scenes(shown_)[0], cfg.model.data)
     assert pairs.pixels[0] == 0 and (pairs.pixels.diff() > 0).all()
     angles = battery.angles(shown_.levels)
-    assert pairs.pixels.tolist() == pytest.approx((2**1.5 * (angles / 2).sin()).tolist(), abs=1e-5), "two bodies each"
-    for level, s in enumerate(battery.similarity(angles)):
-        usual = own.codes(cfg.model, shown_)["other", s][:2]
-        for readout, phase in (("reward", 1), ("value", 0)):
-            at = interventions.EVENT_FRAMES.index(interventions.FRAME[readout])
-            assert torch.equal(pairs.other[level][..., at, :], usual[:, :, :, phase])
+    assert (pairs.pixels >= (2**1.5 * (angles / 2).sin()) - 1e-4).all(), "two bodies each, and their moods"
 
 
 def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agent):
@@ -157,9 +153,13 @@ def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agen
     cell, head, ladder = config.Interventions(heads=cfg, battery=shown_, axes=2), own.heads(cfg), LADDER
     pairs = Pairs.of(own.model(cfg.model), shown_, battery.make(shown_), cfg.model.data)
     table, _ = interventions.run(cell, head, pairs, ladder)
-    shown = battery.encode(own.model(cfg.model), shown_, battery.make(shown_), cfg.model.data)
+    alike = battery.make(shown_)
+    alike = replace(alike, **{name: getattr(alike, name).clone() for name in ("pos", "actions", "items")})
+    for tensor in (alike.pos, alike.actions, alike.items):
+        tensor[battery.TEMPLATES.index("other")] = tensor[battery.TEMPLATES.index("self")]
+    shown = battery.encode(own.model(cfg.model), shown_, alike, cfg.model.data)
     usual = metrics.slopes(battery.respond(head, shown, ladder))
-    usual = usual[(usual.kind == "empathy") & (usual.mover == "other")].set_index(["readout", "similarity"]).slope
+    usual = usual[(usual.kind == usual.readout.map(metrics.MAIN)) & (usual.mover == "other")].set_index(["readout", "similarity"]).slope
     start = table[(table.alpha == 0) & (table.mover == "other")]
     assert set(start.path) == {"axis", "shift", "whole", "random"}
     for row in start.itertuples():
@@ -167,35 +167,3 @@ def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agen
     table = table.set_index(["path", "mover", "alpha", "readout", "similarity"]).slope.sort_index()
     end, mine = table["whole", "other", 1.0], table["axis", "self", 0.0]
     assert end.to_numpy() == pytest.approx(mine.to_numpy(), abs=1e-5), "all the way is the self"
-
-
-def test_conduct_by_degrees_can_be_seen_in_the_scenes():
-    """The share of context steps towards the best item, of those in which there is one, rises with purpose."""
-    shown_, shares = config.Battery(scenes=64, seed=5), {}
-    _, apart = world.geometry(shown_.world.size, torch.device("cpu"))
-    for mover in battery.conducts(4, ("shared", "opposite", "alien")):
-        scenes = battery.make(shown_, (mover,))
-        pos, items = scenes.pos[0, :, :, 0].long(), scenes.items[0, 0, 0, :, :, 0].long()
-        worth = world.values(config.World(taste=mover.taste))[1]
-        nearer, chances = 0, 0
-        for t in range(shown_.context):
-            appeal = worth[items[:, t].scatter(1, pos[:, t : t + 1], 0)] * 0.8 ** apart[pos[:, t]]
-            best, target = appeal.max(1)
-            closer = apart[pos[:, t + 1], target] < apart[pos[:, t], target]
-            nearer, chances = nearer + int((closer & (best > 0)).sum()), chances + int((best > 0).sum())
-        assert chances < 0.5 * shown_.context * shown_.scenes, "on most steps there is nothing to seek"
-        shares.setdefault(mover.taste, []).append(nearer / chances)
-    for taste, share in shares.items():
-        assert (np.diff(share) > 0).all() and 0.25 < share[0] < 0.42 and share[-1] > 0.85, taste
-
-
-def test_the_surface_asks_about_every_look_and_conduct(agent):
-    own, cfg = agent
-    cell = config.Surface(heads=cfg, battery=tiny_battery(), scenes=8, tastes=("shared", "alien"))
-    movers = battery.conducts(3, cell.tastes)
-    codes = battery.encode_conducts(own.model(cfg.model), cell.drawn(), movers, cfg.model.data)
-    table = battery.surface(own.heads(cfg), codes, LADDER)
-    assert len(table) == 2 * 3 * 3 * 2 and table.slope.notna().all()
-    assert sorted(table.purpose.unique()) == [0.0, 0.45, 0.9] and set(table.n_scenes) == {8}
-    still = table[table.purpose == 0].set_index(["taste", "similarity", "readout"]).slope
-    assert still["shared"].to_numpy() == pytest.approx(still["alien"].to_numpy()), "who seeks nothing has no taste"

@@ -1,5 +1,7 @@
 """Claims about coefficients and intervals."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,36 +11,19 @@ from vicarious import metrics, stats
 from vicarious.battery import CONTACTS, PHASES
 
 
-def table(gain, seed=0, family="recurrent", exposure=0.0, levels=(1.0, 0.5, 0.0)):
-    """Responses of an agent that answers `gain(readout, mover, s)` times the truth, on top of arbitrary offsets."""
+def table(gain, seed=0, family="cells/gru", company=0.0, levels=(1.0, 0.5, 0.0)):
+    """Responses of an agent that predicts `gain(readout, mover, s)` times the truth, on top of arbitrary offsets."""
     rows = []
-    for mover, similarities in (("self", (1.0,)), ("other", levels), ("drifter", levels)):
-        for s in similarities:
-            for readout in ("reward", "value"):
-                for contact in CONTACTS:
-                    for phase in PHASES:
-                        for v in (-1.0, 0.0, 1.0):
-                            offset = 3.0 + 0.7 * v if phase == "after" else 2.0 + 0.5 * v
-                            truth = {"reward": 1.0, "value": 0.4}[readout] * v
-                            read = {"reward": "contact", "value": "approach"}[readout]
-                            active = contact in ("event", "averted") if readout == "value" else contact == "event"
-                            signal = gain(readout, mover, s) * truth if phase == read and active else 0.0
-                            rows.append(
-                                (seed, family, exposure, 0.0, readout, mover, s, v, contact, phase, offset + signal)
-                            )
-    names = [
-        "seed",
-        "family",
-        "exposure",
-        "kappa",
-        "readout",
-        "mover",
-        "similarity",
-        "valence",
-        "contact",
-        "phase",
-        "mean",
-    ]
+    movers = [(mover, (1.0,)) for mover in ("self", "quiet", "nobody")] + [("other", levels), ("drifter", levels)]
+    for mover, readout, contact, phase, v in product(movers, ("reward", "value"), CONTACTS, PHASES, (-1.0, 0.0, 1.0)):
+        offset = 3.0 + 0.7 * v if phase == "after" else 2.0 + 0.5 * v
+        truth = {"reward": 1.0, "value": 0.4}[readout] * v
+        read = {"reward": "contact", "value": "approach"}[readout]
+        active = contact in ("event", "averted") if readout == "value" else contact == "event"
+        for s in mover[1]:
+            signal = gain(readout, mover[0], s) * truth if phase == read and active else 0.0
+            rows.append((seed, family, company, readout, mover[0], s, v, contact, phase, offset + signal))
+    names = "seed family company readout mover similarity valence contact phase mean".split()
     return pd.DataFrame(rows, columns=names)
 
 
@@ -53,29 +38,21 @@ def rho(responses, **where):
 
 
 def test_rho_is_what_was_planted_whatever_the_offsets():
-    planted = lambda readout, mover, s: {"self": 0.9, "other": 0.6 * s, "drifter": 0.2}[mover]  # noqa: E731
-    for readout in ("reward", "value"):
-        found = rho(table(planted), readout=readout, kind="empathy").set_index(["mover", "similarity"]).rho
+    planted = lambda readout, mover, s: {"self": 0.9, "other": 0.6 * s, "drifter": 0.2}.get(mover, 0.0)  # noqa: E731
+    for readout, kind in metrics.MAIN.items():
+        found = rho(table(planted), readout=readout, kind=kind).set_index(["mover", "similarity"]).rho
         assert found["self", 1.0] == pytest.approx(0.9) and found["other", 0.5] == pytest.approx(0.3)
         assert found["other", 0.0] == pytest.approx(0) and found["drifter", 1.0] == pytest.approx(0.2)
+        assert found["nobody", 1.0] == pytest.approx(0)
 
 
 def test_joy_and_pain_are_slopes_on_their_own_sides():
     t = table(lambda *_: 0.0)
-    hit = (
-        (t.readout == "reward")
-        & (t.mover == "other")
-        & (t.contact == "event")
-        & (t.phase == "contact")
-        & (t.valence == 1)
-    )
+    where = {"readout": "reward", "mover": "other", "contact": "event", "phase": "contact", "valence": 1.0}
+    hit = np.logical_and.reduce([t[column] == value for column, value in where.items()])
     t.loc[hit, "mean"] += 0.8
     found = rho(t, readout="reward", mover="other", similarity=0.5).set_index("kind").rho
-    assert (
-        found["joy"] == pytest.approx(0.8)
-        and found["pain"] == pytest.approx(0)
-        and found["empathy"] == pytest.approx(0.4)
-    )
+    assert [found[kind] for kind in ("joy", "pain", "empathy")] == pytest.approx([0.8, 0, 0.4])
 
 
 def test_relief_and_disappointment_are_changes_as_the_item_vanishes():
@@ -98,26 +75,34 @@ def test_similarity_is_interpolated_in_angle():
         metrics.at_similarity(t, 1.2)
 
 
-def test_the_gate_wants_the_own_slope_and_the_true_value():
-    parts = [table(lambda *_, own=own: own, seed=i) for i, own in enumerate((1.0, 0.85, 0.75, 1.25))]
+def test_the_gate_wants_the_own_slope_and_the_true_value_where_the_other_has_nothing():
+    quiet = lambda own: lambda readout, mover, s: own if mover == "quiet" else 9.0  # noqa: E731
+    parts = [table(quiet(own), seed=i) for i, own in enumerate((1.0, 0.85, 0.75, 1.25))]
     t = metrics.coefficients(pd.concat(parts), TRUTH)
-    measures = pd.DataFrame(
-        {
-            "seed": range(4),
-            "family": "recurrent",
-            "exposure": 0.0,
-            "kappa": 0.0,
-            "measure": "value_r",
-            "value": [0.95, 0.85, 0.95, 0.95],
-        }
-    )
+    measures = {"seed": range(4), "family": "cells/gru", "company": 0.0, "measure": "value_r"}
+    measures = pd.DataFrame(measures | {"value": [0.95, 0.85, 0.95, 0.95]})
     gate = metrics.competence(t, measures).set_index(["readout", "seed"]).passed
-    assert gate["reward"].tolist() == [True, True, False, False] and gate["value"].tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert gate["reward"].tolist() == [True, True, False, False]
+    assert gate["value"].tolist() == [True, False, False, False]
+
+
+def test_whose_worth_tells_apart_what_is_good_for_whom():
+    theirs, rows = {-1.0: -1.0, 0.0: 1.0, 1.0: 0.0}, table(lambda *_: 0.0)
+    event = (rows.readout == "reward") & (rows.contact == "event") & (rows.phase == "contact") & (rows.mover == "other")
+    rows.loc[event, "mean"] += 0.3 * rows.valence[event] + 0.6 * rows.valence[event].map(theirs)
+    found = metrics.whose_worth(rows, "reward", theirs).set_index(["mover", "similarity"])
+    assert found.own["other", 0.5] == pytest.approx(0.3) and found.other["other", 0.5] == pytest.approx(0.6)
+    assert found.loc[("self", 1.0), ["own", "other"]].tolist() == pytest.approx([0, 0])
+
+
+def test_the_radius_is_where_half_of_it_is_left():
+    s = np.cos(np.radians([0, 30, 60, 90]))
+    straight = 1 - np.array([0, 30, 60, 90]) / 90
+    start = np.degrees(np.arccos(metrics.NEAR))
+    half = np.cos(np.radians(90 - (90 - start) / 2))
+    found = metrics.radius(s, np.stack([straight, np.ones(4), -straight, np.array([1, 1, 0, 0])]))
+    assert found[0] == pytest.approx(half, abs=1e-9) and found[1] == 0 and np.isnan(found[2])
+    assert np.degrees(np.arccos(found[3])) == pytest.approx(45)
 
 
 def bca(x, resamples, rng):

@@ -368,7 +368,7 @@ TABLES = {  # columns of every kind of table; published ones have `address` besi
     "returns": "contact valence phase readout mean sd n_scenes mover similarity",
     "measures": "measure mover similarity value",
     "interventions": "path mover similarity alpha readout slope",
-    "ordinary": "readout mover angle slope error n_frames",
+    "ordinary": "readout mover similarity slope error n_frames",
     "foresight": "measure value",
     "outsiders": "readout kind mover similarity slope rho",
 }
