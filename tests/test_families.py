@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
+from conftest import tiny_battery, tiny_heads, tiny_model
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
-from vicarious import config, episodes, execute, models, world
+from vicarious import battery, config, episodes, execute, models, world
 from vicarious.models import base, families
 
-DATA = config.Episodes(seed=940, episodes=128, frames=8)
-BATCH = episodes.collect(DATA)
-LEARNT = [name for name, family in models.FAMILIES.items() if family.trained and name != "disjoint"]
-IMAGINE = [name for name in LEARNT if hasattr(models.FAMILIES[name], "imagine")]
+DATA = config.Episodes(seed=940, frames=8)
+BATCH = episodes.collect(DATA, count=128)
+LEARNT = [name for name in models.FAMILIES if "/" in name]
+IMAGINE = [name for name in LEARNT if hasattr(models.MEMORIES[name.split("/")[1]], "imagine")]
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -27,39 +28,43 @@ def build(family: str, data: config.Episodes = DATA, **own):
 
 def given(model, rows: int = 32):
     """What the family's losses are given besides, for the first rows of the batch."""
-    if model.noise:
-        return {"given": torch.rand(rows, DATA.frames, model.noise, generator=torch.Generator().manual_seed(0))}
-    return {"given": models._targets(model, BATCH[:rows])[0]} if model.supervised else {}
+    if not model.noise:
+        return {}
+    return {"given": torch.rand(rows, DATA.frames, model.noise, generator=torch.Generator().manual_seed(0))}
+
+
+def test_a_family_is_an_encoder_with_a_memory():
+    assert {"cells/gru", "flat/gru", "cells/rssm", "flat/transformer", "cells/slots"} <= set(models.FAMILIES)
+    with pytest.raises(ValueError, match="unknown family 'conv/gru'"):
+        build("conv/gru")
 
 
 @pytest.mark.parametrize("family", LEARNT)
 def test_losses_are_named_and_unreduced(family):
     model, few = build(family), BATCH[:32]
-    losses = model.losses(few.obs, few.prev_action, **given(model))
+    losses = model.losses(few.obs, few.prev_action, few.prev_action, **given(model))
     assert losses and all(loss.shape == few.prev_action.shape and loss.isfinite().all() for loss in losses.values())
 
 
 @pytest.mark.parametrize("family", LEARNT)
 def test_every_family_learns_and_is_the_same_when_trained_again(family):
-    cfg = config.Model(data=DATA, family=family, latent=16, width=32, updates=60)
-    before = models.evaluate(models.build(cfg), BATCH[120:])
-    (model, after), (again, _) = (models.train([cfg], [BATCH])[0] for _ in range(2))
+    cfg = config.Model(data=DATA, family=family, latent=16, width=32, updates=60, rate=3e-3)
+    before = models.evaluate(cfg, models.build(cfg))
+    (model, after), (again, _) = (models.train([cfg])[0] for _ in range(2))
     assert sum(after.values()) < sum(before.values())
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     z = models.encode(model, BATCH.obs, BATCH.prev_action)
-    assert z.flatten(0, 1).std(0).median() > 1e-3, "codes tell frames apart"
+    assert (z.flatten(0, 1).std(0) > 1e-3).float().mean() > 0.25, "codes tell frames apart"
 
 
 @pytest.mark.parametrize("family", LEARNT)
 def test_families_train_as_one_population(family):
     cfgs = [
-        config.Model(data=DATA.model_copy(update={"seed": s}), family=family, latent=8, width=16, updates=3)
+        config.Model(data=DATA.model_copy(update={"seed": s}), family=family, latent=8, width=16, updates=3, rate=3e-3)
         for s in (1, 2)
     ]
-    data = [episodes.collect(c.data) for c in cfgs]
-    together = models.train(cfgs, data, stacked=True)
-    for cfg, own, (model, _) in zip(cfgs, data, together, strict=True):
-        alone, _ = models.train([cfg], [own], stacked=False)[0]
+    for cfg, (model, _) in zip(cfgs, models.train(cfgs, stacked=True), strict=True):
+        alone, _ = models.train([cfg], stacked=False)[0]
         for a, b in zip(model.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
 
@@ -76,10 +81,42 @@ def test_no_code_knows_the_future(family):
     assert not torch.allclose(z[:, t:], other[:, t:])
 
 
+@pytest.mark.parametrize("family", ["cells/gru", "flat/gru", "cells/rssm", "cells/transformer"])
+def test_an_action_that_is_not_shown_does_not_reach_the_prediction_it_is_hidden_from(family):
+    """Two episodes that differ in the last action alone are predicted alike where it is hidden."""
+    model, few = build(family), BATCH[:16]
+    changed = few.prev_action.clone()
+    changed[:, -1] = changed[:, -1] % 5 + 1
+    name = "dynamics" if family == "cells/rssm" else "prediction"
+    frame = -1 if family == "cells/rssm" else -2
+    hidden = torch.zeros_like(changed)
+    one, two = (model.losses(few.obs, a, hidden)[name][:, frame] for a in (few.prev_action, changed))
+    seen, other = (model.losses(few.obs, a, a)[name][:, frame] for a in (few.prev_action, changed))
+    assert torch.equal(one, two) and not torch.allclose(seen, other)
+
+
+def test_cells_code_alike_what_is_alike_wherever_it_is():
+    """Without its places the encoder's answer is the same for every arrangement of the same cells."""
+    model = build("cells/gru")
+    shuffled = BATCH.obs.unflatten(-1, (21, -1))[:, :, torch.randperm(21)].flatten(-2)
+    z, other = (model.encoder(obs) for obs in (BATCH.obs, shuffled))
+    assert not torch.allclose(z, other, atol=1e-4)
+    torch.nn.init.ones_(model.encoder.place)
+    z, other = (model.encoder(obs) for obs in (BATCH.obs, shuffled))
+    torch.testing.assert_close(z, other, rtol=1e-4, atol=1e-4)
+
+
+def test_errors_weigh_bodies_and_moods_as_they_are_told_to():
+    model = build("flat/gru", bodies=7.0)
+    obs = torch.zeros(1, world.features(DATA.world))
+    found = [float(model.error(obs + torch.nn.functional.one_hot(torch.tensor(i), obs.shape[1]), obs)) for i in range(9)]
+    assert found == [7, 7, 7, 7, 1, 1, 1, 1, 7]
+
+
 @pytest.mark.parametrize("family", LEARNT)
-def test_families_have_the_reference_budget_of_parameters_or_less(family):
-    budget = models.parameters(config.Model(data=config.Episodes(seed=0)))
-    assert models.parameters(config.Model(data=config.Episodes(seed=0), family=family)) <= 1.1 * budget
+def test_families_have_the_references_budget_of_parameters_or_less(family):
+    budget = models.parameters(config.Model(data=config.Episodes(seed=0), family="flat/gru"))
+    assert models.parameters(config.Model(data=config.Episodes(seed=0), family=family)) <= 1.25 * budget
 
 
 def test_kl_of_gaussians_is_the_closed_form():
@@ -103,7 +140,7 @@ def test_kl_of_categoricals_is_the_closed_form():
 
 def test_the_two_halves_of_the_balanced_kl_move_different_weights(monkeypatch):
     monkeypatch.setattr(families, "FREE", 0.0)
-    model, few = build("rssm"), BATCH[:32]
+    model, few = build("cells/rssm"), BATCH[:32]
     for name, moved, still in (("dynamics", "prior", "posterior"), ("representation", "posterior", "prior")):
         model.zero_grad()
         model.losses(few.obs, few.prev_action, **given(model))[name][:, 0].sum().backward()  # before any recurrence
@@ -113,7 +150,7 @@ def test_the_two_halves_of_the_balanced_kl_move_different_weights(monkeypatch):
 
 
 def test_samples_follow_their_probabilities_and_pass_their_gradient():
-    model = build("rssm")
+    model = build("cells/rssm")
     log_p = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(model.variables, 4).requires_grad_()
     noise = torch.rand(40_000, model.stochastic, generator=torch.Generator().manual_seed(3)).clamp(1e-6, 1 - 1e-6)
     picked = model._pick(log_p.expand(40_000, -1, -1), noise)
@@ -168,7 +205,9 @@ def test_what_is_imagined_depends_on_the_action_and_not_on_what_follows(family):
 
 
 ALONE = config.Episodes(
-    seed=941, episodes=1024, frames=8, world=config.World(size=2, max_items=1, solitary=True, respawn=0.0)
+    seed=941,
+    frames=8,
+    world=config.World(size=2, max_items=1, eventful=0.0, vacant=1.0, appear=0.0, vanish=1.0, expression=0.0),
 )
 
 
@@ -176,10 +215,9 @@ ALONE = config.Episodes(
 @pytest.mark.parametrize("family", IMAGINE)
 def test_a_deterministic_world_is_imagined_as_it_is_observed(family):
     """Nobody else and no items: the next frame follows from the last one and the own action."""
-    cfg = config.Model(data=ALONE, family=family, latent=32, width=64, updates=600)
-    data = episodes.collect(ALONE)
-    (model, _), t = models.train([cfg], [data])[0], 5
-    held = data[models.split(len(data)) :]
+    cfg = config.Model(data=ALONE, family=family, latent=32, width=64, updates=1000, rate=3e-3, batch=64, hidden=0.0)
+    (model, _), t = models.train([cfg])[0], 5
+    held = episodes.collect(ALONE, purpose="held out", count=64)
     shown = getattr(model, "decode", getattr(model, "decoder", lambda z: z))  # codes themselves if nothing decodes them
     seen = shown(model.encode(held.obs, held.prev_action)[:, t])
     action = held.prev_action[:, t : t + 1]
@@ -197,19 +235,11 @@ def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Mine" in block)
     assert len(example.splitlines()) <= 10
-    scope = {name: getattr(base, name) for name in ("Predictive", "CODED", "mlp")}
+    scope = {name: getattr(base, name) for name in ("Predictive", "CODED", "mlp", "encoder", "decoder")}
     exec(example, scope)
-    monkeypatch.setitem(models.FAMILIES, "mine", scope["Mine"])
-    model = config.Model(data=DATA, family="mine", latent=8, width=16, updates=5)
-    heads = config.Heads(model=model, width=8, updates=5, reward_updates=5, batch=16)
-    battery = config.Battery(scenes=8, rollouts=4, levels=3)
-    cells = [battery, config.Responses(heads=heads, battery=battery), config.Imagined(heads=heads, battery=battery)]
-    execute.fill(cells, store, workers=0, device="cpu")
-    assert set(store.read(cells[2].address).tables["imagined"].mover) == {"self", "other", "drifter"}
-
-
-def test_the_taught_family_learns_from_own_reward_where_it_is_known():
-    lessons = models._targets(build("end_to_end"), BATCH)[0]
-    assert torch.equal(lessons[..., 0], world.reward(BATCH.contact, DATA.world))
-    assert torch.equal(lessons[..., 1] == 0, BATCH.contact[..., 1] > 0), "p = 0"
-    assert not any(models.FAMILIES[name].supervised for name in LEARNT if name != "end_to_end")
+    monkeypatch.setitem(models.MEMORIES, "mine", scope["Mine"])
+    monkeypatch.setattr(models, "FAMILIES", [*models.FAMILIES, "cells/mine"])
+    heads = tiny_heads(tiny_model(940, "cells/mine"))
+    runs = [tiny_battery(), config.Responses(heads=heads, battery=tiny_battery())]
+    execute.fill(runs, store, workers=0, device="cpu")
+    assert set(store.read(runs[1].address).tables["responses"].mover) == set(battery.MOVERS)

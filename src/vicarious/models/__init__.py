@@ -50,8 +50,9 @@ def build(cfg: config.Model) -> WorldModel:
     family = CONTROLS.get(cfg.family) or MEMORIES[cfg.family.split("/")[1]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.generator(cfg.data.seed, f"weights/{cfg.family}").initial_seed())
-        model = family(cfg, world.features(cfg.data.world))
-        return EndToEnd(model, cfg) if cfg.trained_on == "reward" else model
+        features = world.features(cfg.data.world)
+        model = family(cfg, features)
+        return EndToEnd(cfg, features, model) if cfg.trained_on == "reward" else model
 
 
 def learns(cfg: config.Model) -> bool:

@@ -130,14 +130,14 @@ class WorldModel(nn.Module):
     """What the training loop asks of a family.
 
     learns: whether there is anything to train by an objective; noise: uniform numbers that it takes for every frame it
-    learns from; weight [F]: of errors in every channel of every cell.
+    learns from; weight [F]: of errors in every channel of every cell, `cfg.bodies` in those of bodies and expression.
     """
 
     learns: bool = True
     noise: int = 0
 
-    def weigh(self, cfg: config.Model, features: int) -> None:
-        """Give errors in the channels of bodies and of expression the weight `cfg.bodies`."""
+    def __init__(self, cfg: config.Model, features: int):
+        super().__init__()
         weight = torch.ones(world.channels(cfg.data.world))
         weight[: cfg.data.world.appearance] = weight[-1] = cfg.bodies
         self.register_buffer("weight", weight.repeat(features // len(weight)), persistent=False)
@@ -216,9 +216,8 @@ class Recurrent(Predictive):
     """
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         state = cfg.state or cfg.latent
-        self.weigh(cfg, features)
         self.encoder = encoder(cfg, features, state)
         self.cell = GRU(state + CODED, state)
         self.code = nn.Linear(state, cfg.latent) if cfg.state else nn.Identity()

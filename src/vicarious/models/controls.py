@@ -19,9 +19,6 @@ class Pixels(WorldModel):
 
     learns = False
 
-    def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
-
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
         """obs [B, T, F], prev_action [B, T] -> [B, T, 3 (F + A + 1)], zeros before the first frame."""
         frame = torch.cat([obs, coded(prev_action, obs)], -1)
@@ -55,8 +52,8 @@ class PCA(Pixels):
 class EndToEnd(WorldModel):
     """A family's encoder and memory shaped by nothing but a reward model's own error: no model of the world."""
 
-    def __init__(self, body: WorldModel, cfg: config.Model):
-        super().__init__()
+    def __init__(self, cfg: config.Model, features: int, body: WorldModel):
+        super().__init__(cfg, features)
         self.body, self.head = body, mlp(cfg.latent, 128, 128, 1)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
@@ -91,7 +88,7 @@ class Oracle(WorldModel):
     learns = False
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         self.world = _marked(cfg)
 
     def encode(self, obs: Tensor, prev_action: Tensor) -> Tensor:
@@ -111,7 +108,7 @@ class Disjoint(WorldModel):
     one only ever the other's.  z is both states side by side, so no unit codes both bodies."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         self.world = _marked(cfg)
         state = cfg.state and cfg.state // 2
         half = {"family": "cells/gru", "latent": cfg.latent // 2, "width": cfg.width // 2, "state": state}

@@ -47,7 +47,7 @@ class JEPA(WorldModel):
     """z_t is an embedding of o_t alone, such that a recurrent predictor can tell the next one; there is no decoder."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         self.noise = SLICES
         self.encoder = encoder(cfg, features, cfg.latent)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, cfg.latent)
@@ -90,11 +90,10 @@ class RSSM(WorldModel):
     """z_t = (h_t, s_t): the state of a GRU that has seen s and a up to t - 1, and the posterior's mode, one-hot."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         self.latent, self.variables = cfg.latent, max(1, cfg.latent // CLASSES)
         self.stochastic = self.variables * CLASSES
         self.noise = self.stochastic
-        self.weigh(cfg, features)
         self.encoder = encoder(cfg, features, cfg.latent)
         self.cell = GRU(self.stochastic + CODED, cfg.latent)
         self.posterior = nn.Linear(2 * cfg.latent, self.stochastic)
@@ -183,9 +182,8 @@ class VAE(WorldModel):
     """z_t is the posterior mean of a variational autoencoder of o_t alone; time is known to the predictor only."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
+        super().__init__(cfg, features)
         self.noise = cfg.latent
-        self.weigh(cfg, features)
         self.encoder = encoder(cfg, features, 2 * cfg.latent)
         self.decoder = decoder(cfg, features, cfg.latent)
         self.dynamics = Dynamics(cfg.latent, cfg.width // 2, 2 * cfg.latent)
@@ -248,8 +246,7 @@ class Transformer(Predictive):
     """z_t is what the last block makes of frame t, given o_1 ... o_t and a_0 ... a_{t-1}."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
-        self.weigh(cfg, features)
+        super().__init__(cfg, features)
         self.encoder, self.action = encoder(cfg, features, cfg.latent), nn.Linear(CODED, cfg.latent)
         self.place = nn.Parameter(0.02 * torch.randn(cfg.data.frames, cfg.latent))
         self.blocks = nn.Sequential(*[Block(cfg.latent) for _ in range(BLOCKS)])
@@ -267,8 +264,7 @@ class Slots(Predictive):
     """z_t is all slots side by side, D = SLOTS * d, after they have attended to o_t."""
 
     def __init__(self, cfg: config.Model, features: int):
-        super().__init__()
-        self.weigh(cfg, features)
+        super().__init__(cfg, features)
         self.size, width, self.channels = max(2, cfg.latent // 4), cfg.width // 4, world.channels(cfg.data.world)
         cells = features // self.channels
         self.place = nn.Parameter(width**-0.5 * torch.randn(cells, width))
