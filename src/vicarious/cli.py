@@ -126,7 +126,7 @@ def study(name: str, profile: str, seeds: int | None, workers: int, device: str,
     and has to be named if it is not the CPU: see the chapter on cost.
     """
     from . import execute, pipeline
-    from .paper import studies
+    from .paper import chapters, studies  # noqa: F401  chapters have stages of their own
     from .store import Store
 
     runs = studies.everything(profile, seeds) if name == "all" else studies.STUDIES[name](profile, seeds)

@@ -23,6 +23,7 @@ USUAL = {  # agents, unless asked for others
     **{"variant": "reference", "view": "allocentric", "others": "all", "rewards": "own"},
     **{"kappa_gain": 0.0, "kappa_loss": 0.0},
 }
+OF_CODES = dict.fromkeys(("others", "rewards", "kappa_gain", "kappa_loss"))  # a world model has no such thing
 Seeds = Sequence[int]
 Agents = tuple[list[int], list[int]]  # seeds that may speak, and those that may not
 Course = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
@@ -79,9 +80,11 @@ class Results:
         return self.tables[name]
 
     def pick(self, name: str, **where) -> pd.DataFrame:
-        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise."""
+        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise; None: as it
+        may be."""
         table = self.table(name)
-        where = {k: v for k, v in USUAL.items() if k in table} | {k: v for k, v in where.items() if v is not None}
+        where = {k: v for k, v in USUAL.items() if k in table} | where
+        where = {k: v for k, v in where.items() if v is not None}
         text = tuple(sorted(k for k, v in where.items() if isinstance(v, str)))
         if text:
             if (name, text) not in self._groups:  # long tables are asked many times
@@ -151,7 +154,7 @@ class Results:
 
     def measure(self, name: str, seeds: Seeds, family: str = REFERENCE, s: float | None = None, **where) -> np.ndarray:
         """A measure of codes [n] of the given seeds, with the other unless `where` says else."""
-        where = {"mover": "other", "family": family} | where
+        where = {"mover": "other", "family": family} | OF_CODES | where
         return rho(self.pick("measures", measure=name, **where), seeds, self.s if s is None else s, value="value")
 
     def decodable(self, seeds: Seeds, family: str = REFERENCE) -> bool:

@@ -22,7 +22,7 @@ GRADED = (0.0, 0.03, 0.1)  # company at which the shape of the curve is read
 FINE = 21  # levels of appearance, twice as many steps as in the battery
 VARIANTS: dict[str, tuple[dict, dict]] = {  # of a world model: what differs in its world, and in itself
     "untrained": ({}, {"trained_on": "nothing"}),
-    "end_to_end": ({}, {"trained_on": "reward"}),
+    "end_to_end": ({}, {"trained_on": "reward", "rate": 0.01}),
     "solitary": ({"eventful": 0.0}, {}),
     "expressionless": ({"expression": 0.0}, {}),
     "action_shown": ({}, {"hidden": 0.0}),

@@ -11,7 +11,7 @@ from ...config import Stage
 from ...metrics import MAIN
 from .. import studies
 from ..plots import Line, draw_similarity, named, over_similarity
-from ..results import Results, rho
+from ..results import OF_CODES, Results, rho
 from ..studies import COMPANY, ENCODERS, INPUTS, Parameters, similarity_of
 from ..verdicts import rule
 
@@ -68,7 +68,7 @@ def direction_excess(e: Results, seeds: list[int], family: str) -> np.ndarray:
 
 def tau_rho_correlation(e: Results, seeds: list[int], family: str, head: str) -> np.ndarray:
     """Correlation [n] within each seed of tau and rho over appearances below identical."""
-    t = e.pick("measures", measure="tau", mover="other", family=family)
+    t = e.pick("measures", measure="tau", mover="other", family=family, **OF_CODES)
     _, codes = rho(t[t.similarity < 1], seeds, over="similarity", value="value")
     _, found = e.curve(head, seeds, family)
     if codes.shape != found.shape or codes.shape[1] < 3:
@@ -143,7 +143,7 @@ def code_similarity(results: Results, measures: dict[str, str], mark: float) -> 
     lines = []
     for (name, title), family in product(measures.items(), ENCODERS):
         for own, variant in [*inputs(family), (family, "reference")]:
-            t = results.pick("measures", measure=name, mover="other", family=own, variant=variant)
+            t = results.pick("measures", measure=name, mover="other", family=own, variant=variant, **OF_CODES)
             lines.append(over_similarity(t, "value", named(own, variant), f"{title}, {family}"))
     return draw_similarity(lines, mark, y="value", columns=2, size=(4.2, 3.1), label="", sharey="row", sharex=True)
 
