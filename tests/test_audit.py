@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import reseal, tiny_cells
+from conftest import reseal, tiny_study
 
 from vicarious import cli, config, execute
 from vicarious.paper import audit, studies
@@ -14,10 +14,10 @@ from vicarious.store import CorruptResult, Store
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A tiny study, published with the weights of its world models."""
-    store, cells = Store(tmp_path / "runs", tmp_path / "data"), tiny_cells(families=("recurrent", "pixels"))
+    store, cells = Store(tmp_path / "runs", tmp_path / "data"), tiny_study(families=("cells/gru", "pixels"))
     execute.fill(cells, store, workers=0, device="cpu")
     models = {c.find(config.Model): None for c in cells if c.find(config.Model)}
-    kept = [c for c in cells if isinstance(c, config.Battery)] + [m for m in models if m.family == "recurrent"]
+    kept = [c for c in cells if isinstance(c, config.Battery)] + [m for m in models if m.family == "cells/gru"]
     stages, _ = studies.publication(cells)
     store.publish(stages, kept)
     return Store(tmp_path / "other", tmp_path / "data"), cells

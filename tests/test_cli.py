@@ -36,7 +36,7 @@ def test_help_is_worth_reading(command):
         (("--only", "04-misgeneralisation", "-p", "seeds", "two"), ["seeds=two", "valid integer", "from 1 to 1000"]),
         (("--only", "04-misgeneralisation", "-p", "profile", "large"), ["profile=large", "paper or quick"]),
         (("--only", "04-misgeneralization"), ["did you mean '04-misgeneralisation'", "03-similarity"]),
-        (("-p", "exposur", "0.7"), ["did you mean 'exposure'"]),
+        (("-p", "exposur", "0.7"), ["did you mean 'company'"]),
         (("--in-place", "-p", "seeds", "2"), ["leave out -p"]),
     ],
 )
@@ -77,9 +77,9 @@ def test_a_parameter_file_says_what_to_execute_and_with_what(tmp_path, monkeypat
     for text, words, expected in (
         ("03-similarity: {seeds: 5}", (), (["03-similarity"], {}, {"03-similarity": {"seeds": "5"}})),
         (
-            "seeds: 5\n04-misgeneralisation: {exposure: 0.1}",
+            "seeds: 5\n04-misgeneralisation: {company: 0.1}",
             (),
-            ([], {"seeds": "5"}, {"04-misgeneralisation": {"exposure": "0.1"}}),
+            ([], {"seeds": "5"}, {"04-misgeneralisation": {"company": "0.1"}}),
         ),
         ("seeds: 5", ("-p", "seeds", "6"), ([], {"seeds": "6"}, {})),
     ):

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import tiny_cells
+from conftest import tiny_study
 
 from vicarious import config, execute, pipeline
 from vicarious.cli import app
@@ -14,7 +14,7 @@ from vicarious.store import Store
 
 
 def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
-    runs = tiny_cells(families=studies.REFERENCE)
+    runs = tiny_study(families=("cells/gru", "flat/gru", "pixels"))
     table = execute.Costs(store).plan(pipeline.needed(runs, store))
     assert table.missing.sum() == len(pipeline.needed(runs, store)) == 1 + 3 * (1 + 2 + 2 + 1)
     assert not store.runs.exists()
@@ -23,7 +23,7 @@ def test_a_plan_counts_what_is_missing_and_stores_nothing(store):
 def test_a_plan_leaves_out_what_is_at_hand(filled):
     store, runs = filled
     assert not pipeline.needed(runs, store)
-    more = [run for run in tiny_cells(seed=999) if run.stage == "codes"]
+    more = [run for run in tiny_study(seed=999) if run.stage == "codes"]
     assert set(execute.Costs(store).plan(pipeline.needed(more, store)).stage) == {"model", "codes"}
 
 
@@ -32,7 +32,7 @@ def published(tmp_path, seconds):
     store = Store(tmp_path / "runs", tmp_path / "data")
     model = config.Model(data=config.Episodes(seed=0))
     runs = [
-        config.Heads(model=model, exposure=p, updates=n, reward_updates=n) for p in (0.0, 0.5, 1.0) for n in (10, 40)
+        config.Heads(model=model, company=p, updates=n, reward_updates=n) for p in (0.0, 0.5, 1.0) for n in (10, 40)
     ]
     for run in runs:
         store.write(run, seconds(run), device="cpu")
@@ -57,7 +57,7 @@ def test_expected_seconds_are_the_published_ones_over_the_extent_whatever_the_se
 
 
 def test_one_slow_result_does_not_change_what_is_expected(tmp_path):
-    store, runs = published(tmp_path, lambda run: 1000.0 if run.exposure == 1 and run.updates == 10 else run.updates)
+    store, runs = published(tmp_path, lambda run: 1000.0 if run.company == 1 and run.updates == 10 else run.updates)
     assert execute.Costs(store).expected(runs[0]) == pytest.approx(10, rel=1e-2)
 
 
@@ -74,7 +74,7 @@ def test_what_the_published_results_took_is_foretold_by_the_others():
 
 
 def test_the_command_says_what_is_missing_and_how_long_it_takes(tmp_path, monkeypatch):
-    monkeypatch.setitem(studies.STUDIES, "reference", lambda *_: tiny_cells())
+    monkeypatch.setitem(studies.STUDIES, "reference", lambda *_: tiny_study())
     monkeypatch.setattr("vicarious.execute.fill", lambda *_, **__: pytest.fail("something ran"))
     env = {"VICARIOUS_HOME": str(tmp_path), "VICARIOUS_RUNS": str(tmp_path / "runs")}
     shown = CliRunner().invoke(app, ["study", "reference", "--plan", "--workers", "2"], env=env)
@@ -85,7 +85,7 @@ def test_what_was_spent_is_what_the_manifests_say(filled):
     store, cells = filled
     table = site.spent(cells, store)
     manifests = [json.loads(path.read_text()) for path in store.runs.glob("*/manifest.json")]
-    free = [m for m in manifests if m["stage"] == "model" and m["config"]["model.family"] != "recurrent"]
+    free = [m for m in manifests if m["stage"] == "model" and m["config"]["model.family"] != "cells/gru"]
     kept = [m["seconds"] for m in manifests if m not in free]
     assert len(free) == 2
     assert table.results.sum() == len(kept) and table["all"].sum() == pytest.approx(sum(kept))
@@ -104,9 +104,9 @@ def test_the_benchmarks_table_says_of_every_bar_whether_it_was_met():
 def test_a_study_many_times_as_large_costs_as_many_times_as_much():
     spent = pd.DataFrame(
         [
-            ("model", "recurrent", "cpu", 4, 3600.0, 14400.0),
+            ("model", "cells/gru", "cpu", 4, 3600.0, 14400.0),
             ("model", "vae", "gpu", 1, 1800.0, 1800.0),
-            ("heads", "recurrent", "cpu", 10, 36.0, 360.0),
+            ("heads", "cells/gru", "cpu", 10, 36.0, 360.0),
         ],
         columns=["stage", "family", "device", "results", "each", "all"],
     )

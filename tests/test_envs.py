@@ -72,7 +72,7 @@ def test_the_self_is_paid_for_its_own_item_alone_unless_it_is_coupled():
 
 def test_what_is_drawn_is_what_the_papers_agents_of_that_seed_saw():
     """Items and glass cell by cell, and the self's own looks; another seed draws them otherwise."""
-    cfg = config.Episodes(seed=5, episodes=256)
+    cfg = config.Episodes(seed=5, distinct=256)
     cells = episodes.collect(cfg).obs.numpy().reshape(-1, 8).round(4)
     looks, items = {tuple(c[:4]) for c in cells}, {tuple(c[4:]) for c in cells}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import tiny_cells
+from conftest import tiny_study
 from distributed import Client
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are inje
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Cells, and their tables as a run gives them that nothing happens to."""
-    cells = tiny_cells(families=studies.REFERENCE)
+    cells = tiny_study(families=("cells/gru", "flat/gru", "pixels"))
     store = Store(tmp_path_factory.mktemp("undisturbed") / "runs", Path("/nonexistent"))
     execute.fill(cells, store, workers=0, device="cpu")
     return cells, tables(cells, store)
@@ -116,8 +116,8 @@ def cli(study_, runs, *options, **more):
     code = (
         "import signal, sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
-        "from conftest import tiny_cells; from vicarious import cli; from vicarious.paper import studies\n"
-        f"studies.STUDIES['reference'] = lambda *_: tiny_cells(families={study_!r}); cli.app()"
+        "from conftest import tiny_study; from vicarious import cli; from vicarious.paper import studies\n"
+        f"studies.STUDIES['reference'] = lambda *_: tiny_study(families={study_!r}); cli.app()"
     )
     command = [
         sys.executable,
@@ -157,7 +157,7 @@ def tiny_disk(tmp_path):
 def test_a_full_disk_is_one_line_and_nothing_half_written_is_believed(undisturbed, tiny_disk):
     cells, expected = undisturbed
     runs = tiny_disk / "runs"
-    told = one_line(cli(studies.REFERENCE, runs, "--workers", "0"), 1)
+    told = one_line(cli(("cells/gru", "flat/gru", "pixels"), runs, "--workers", "0"), 1)
     assert "No space left on device" in told
     assert not list(runs.glob(".partial-*")) and 0 < len(stored(runs)) < len(cells)
     subprocess.run(["mount", "-o", "remount,size=100m", tiny_disk], check=True)
@@ -174,7 +174,7 @@ def test_a_read_only_directory_is_one_line(undisturbed, tmp_path):
     else:
         runs.chmod(0o555)
     try:
-        told = one_line(cli(studies.REFERENCE, runs, "--workers", "0"), 1)
+        told = one_line(cli(("cells/gru", "flat/gru", "pixels"), runs, "--workers", "0"), 1)
         assert ("Read-only file system" in told or "Permission denied" in told) and str(runs) in told
         assert not list(runs.iterdir())
     finally:
@@ -199,7 +199,7 @@ def test_of_processes_that_race_for_the_same_cells_one_wins_each(undisturbed, tm
 def test_a_dead_worker_is_one_line_and_the_next_run_goes_on(undisturbed, tmp_path):
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(studies.REFERENCE, runs, "--workers", "2")
+    process = cli(("cells/gru", "flat/gru", "pixels"), runs, "--workers", "2")
     os.kill(child_of(process.pid, runs), signal.SIGKILL)
     told = one_line(process, 1)
     assert "a worker died" in told and "the same command goes on from there" in told
@@ -232,7 +232,7 @@ def test_ctrl_c_and_a_kill_end_all_at_once_in_one_line_and_lose_nothing(whole, u
     """Ctrl-C goes to all processes of a terminal, what a scheduler or a container sends to the first one alone."""
     cells, expected = undisturbed
     runs = tmp_path / "runs"
-    process = cli(studies.REFERENCE, runs, "--workers", "2")
+    process = cli(("cells/gru", "flat/gru", "pixels"), runs, "--workers", "2")
     child_of(process.pid, runs)
     workers, start = children(process.pid), time.monotonic()
     os.killpg(process.pid, signal.SIGINT) if whole else process.send_signal(signal.SIGTERM)
@@ -260,7 +260,7 @@ def test_stopped_and_continued_it_goes_on_as_if_nothing_had_been(undisturbed, tm
 
 
 def test_a_study_says_beforehand_how_much_is_missing(tmp_path):
-    process = cli(("recurrent",), tmp_path / "runs", "--workers", "1")
+    process = cli(("cells/gru",), tmp_path / "runs", "--workers", "1")
     out, told = process.communicate(timeout=120)
     assert re.search(r"7 results are missing, [\d,]+ core-seconds: about", told) and "on 1 process here" in told
     assert "4 runs at hand, 4 computed now" in out
@@ -304,7 +304,7 @@ def kill_when(store, number, worker, at_its_death):
 
 
 def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_ones(tmp_path):
-    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
+    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_study(seed)))
     alone, store = (Store(tmp_path / name, Path("/nonexistent")) for name in ("alone", "runs"))
     execute.fill(cells, alone, workers=0, device="cpu")
     with scheduler(tmp_path, 3) as (address, workers):
@@ -316,7 +316,7 @@ def test_on_a_scheduler_one_of_whose_workers_is_killed_the_table_is_the_serial_o
 
 
 def test_a_scheduler_whose_last_worker_is_lost_ends_the_sweep_in_one_line(tmp_path):
-    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_cells(seed)))
+    cells = list(dict.fromkeys(cell for seed in range(920, 926) for cell in tiny_study(seed)))
     store = Store(tmp_path / "runs", Path("/nonexistent"))
     with scheduler(tmp_path, 1) as (address, workers), pytest.raises(ValueError, match="has no workers: start some"):
         kill_when(store, 2, workers[0], [])
@@ -352,7 +352,7 @@ class Elsewhere(ThreadPoolExecutor):
 def test_what_is_called_computed_is_there(tmp_path):
     store = Store(tmp_path / "runs", Path("/nonexistent"))
     with Elsewhere(1) as executor, pytest.raises(OSError, match=r"results were computed, but are not in"):
-        execute.fill(tiny_cells(), store, device="cpu", executor=executor)
+        execute.fill(tiny_study(), store, device="cpu", executor=executor)
 
 
 def test_a_relative_cache_is_where_it_was_named(tmp_path, monkeypatch):
@@ -377,5 +377,5 @@ def test_the_umask_decides_who_may_read_what_is_stored_and_published(undisturbed
 
 
 def test_no_scheduler_is_one_line(tmp_path):
-    process = cli(("recurrent",), tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")
+    process = cli(("cells/gru",), tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:9")
     assert "no scheduler at tcp://127.0.0.1:9" in one_line(process, 1)

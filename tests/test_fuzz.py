@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from conftest import reseal, tiny_cells
+from conftest import reseal, tiny_study
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +87,7 @@ def damaged(draw, content: bytes):
 def kept(tmp_path_factory):
     """A tiny study, cached and published, to be damaged."""
     folder = tmp_path_factory.mktemp("kept")
-    store, cells = Store(folder / "runs", folder / "data"), tiny_cells()
+    store, cells = Store(folder / "runs", folder / "data"), tiny_study()
     execute.fill(cells, store, workers=0, device="cpu")
     stages, _ = studies.publication(cells)
     store.publish(stages, [c for c in stages if isinstance(c, (config.Model, config.Battery))])
@@ -97,7 +97,7 @@ def kept(tmp_path_factory):
 @given(st.data())
 @settings(fuzzed, max_examples=CASES["config"])
 def test_any_configuration_is_taken_or_refused(data):
-    stages = [*tiny_cells(), tiny_cells()[1].find(config.Model), tiny_cells()[1].heads, studies.Simulations()]
+    stages = [*tiny_study(), tiny_study()[1].find(config.Model), tiny_study()[1].heads, studies.Simulations()]
     stage = data.draw(st.sampled_from(stages))
     content = data.draw(mutated(stage.model_dump(mode="json")) | values)
     try:

@@ -6,7 +6,7 @@ import subprocess
 import pandas as pd
 import pytest
 import torch
-from conftest import reseal, tiny_cells
+from conftest import reseal, tiny_study
 
 from vicarious import config, execute, pipeline
 from vicarious.paper import results, studies
@@ -19,7 +19,7 @@ def told(*values: float) -> pd.DataFrame:
 
 def test_an_address_depends_on_what_differs_from_the_defaults_and_on_the_parent():
     one = config.Model(data=config.Episodes(seed=1))
-    assert one.address == config.Model(data=config.Episodes(seed=1, episodes=16384), width=256).address
+    assert one.address == config.Model(data=config.Episodes(seed=1, frames=20), width=256).address
     others = [
         config.Model(data=config.Episodes(seed=2)),
         config.Model(data=config.Episodes(seed=1), width=128),
@@ -44,9 +44,9 @@ def test_a_raised_epoch_gives_a_new_address():
     assert Changed(model=model).address != config.Heads(model=model).address
 
 
-def test_agents_that_differ_in_exposure_or_coupling_share_a_world_model():
+def test_agents_that_differ_in_company_or_coupling_share_a_world_model():
     model = config.Model(data=config.Episodes(seed=1))
-    heads = [config.Heads(model=model, exposure=p, kappa=k) for p in (0, 1) for k in (0, 0.5)]
+    heads = [config.Heads(model=model, company=p, kappa_gain=k) for p in (0, 1) for k in (0, 0.5)]
     assert len({h.address for h in heads}) == 4 and len({h.parent.address for h in heads}) == 1
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_manifest_is_reported_with_its_path(store, text):
 
 
 def test_a_damaged_result_is_not_trained_over(store):
-    cells = tiny_cells(exposures=(0.0,))
+    cells = tiny_study(company=(0.0,))
     execute.fill(cells, store, workers=0, device="cpu")
     path = store.runs / cells[1].address / "responses.parquet"
     os.truncate(path, 100)
@@ -189,7 +189,7 @@ def test_the_sums_are_those_that_other_tools_check(published):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind, field, now", [(config.Heads, "width", 64), (config.World, "respawn", 0.25)])
+@pytest.mark.parametrize("kind, field, now", [(config.Heads, "width", 64), (config.World, "appear", 0.25)])
 def test_a_changed_default_without_a_raised_epoch_says_so(store, monkeypatch, kind, field, now):
     """As if the code of today had another default than that with which the result was made."""
     heads = config.Heads(model=config.Model(data=config.Episodes(seed=1)))
@@ -223,7 +223,7 @@ def test_the_published_manifest_says_where_every_result_comes_from(published):
     manifest = pd.read_parquet(there.data / "manifest.parquet").set_index("address")
     assert {"commit", "device", "torch", "seconds", "parent", "stage", "epoch"} <= set(manifest)
     for cell in cells[1:3]:
-        assert manifest.loc[cell.address, "heads.exposure"] == cell.heads.exposure
+        assert manifest.loc[cell.address, "heads.company"] == cell.heads.company
         assert manifest.loc[cell.address, "episodes.seed"] == cell.heads.model.data.seed
 
 

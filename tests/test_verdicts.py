@@ -231,7 +231,7 @@ def test_thresholds_are_the_preregistered_ones():
 
 def test_the_first_editions_verdicts_are_kept_beside():
     rows = {p.id: p.first for p in chapters.PREDICTIONS}
-    assert rows["P2a/reward/cells"] == "supported" and rows["P2a/value/cells"] == "contradicted" and rows["L1"] == ""
+    assert rows["P2b/reward/cells"] == "supported" and rows["P2a/value/cells"] == "contradicted" and rows["L1"] == ""
 
 
 @pytest.mark.parametrize("found", [None, PLANTED], ids=["nothing", "agents"])

@@ -18,11 +18,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-STUDIES = ("reference", "calibration", "continuity", "development", "extinction", "scaling", "generality", "leakage")
+STUDIES = ("reference", "controls", "ordinary", "calibration", "continuity")
 BROKEN = ("CorruptResult", "ChapterFailed", "BuildFailed")  # errors by name: importing them takes seconds
 RESUMES = "what was trained is stored, the same command goes on from there"
 ELSEWHERE = "run this in a checkout of the repository, or set VICARIOUS_HOME to one"
-COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "pending": "dim"}
+COLOUR = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not": "dim", "pending": "dim"}
 
 _profile = click.option(
     *("--profile", "profile"),
@@ -247,15 +247,14 @@ def verdicts(as_json: bool, profile: str, seeds: int | None) -> None:
     from .store import Store
 
     store = Store()
-    wanted = (studies.everything, studies.continuity, studies.reference)
+    wanted = (studies.everything, studies.reference)
     at_hand = [results.at_hand(study(profile, seeds), store) for study in wanted]
     runs = max(at_hand, key=lambda runs: len({run.find(config.Model) for run in runs}))  # most agents
     if not runs:
         none = f"no results of the profile {profile} are in {store.data} or {store.runs}"
         raise ValueError(f"{none}: {ELSEWHERE}, or train some, `vicarious study --profile {profile}`")
-    where = {"altered": profile != "paper", "calibrated": chapters.calibrated(profile, store)}
-    found = results.gather(runs, store, **where)
-    table = rules.verdicts(chapters.PREDICTIONS, found)
+    found = results.gather(runs, store, altered=profile != "paper")
+    table = rules.verdicts(chapters.PREDICTIONS, found, chapters.head_notes(profile, store))
     if as_json:
         click.echo(json.dumps(rules.as_json(table), indent=1))
         return

@@ -198,11 +198,11 @@ class Report:
         """rho: a row a kind and readout, marked where the agent is not competent; a column a mover, others and then
         drifters from the most alike to the least."""
         doubted = {name: "" if gate["passed"] else ", NOT competent" for name, gate in self.gates.items()}
-        order = {"self": 0, "other": 1, "drifter": 2}
+        order = {mover: place for place, mover in enumerate(stimuli.MOVERS)}
         named = self.table.assign(
             row=self.table.kind + " (" + self.table.readout + self.table.readout.map(doubted) + ")",
             column=self.table.mover.where(
-                self.table.mover == "self", self.table.mover + self.table.similarity.map(" {:z.2f}".format)
+                ~self.table.mover.isin(stimuli.OTHERS), self.table.mover + self.table.similarity.map(" {:z.2f}".format)
             ),
             at=self.table.mover.map(order) - self.table.similarity / 2,
         ).sort_values("at", kind="stable")
@@ -258,7 +258,7 @@ def probe(
     cfg = cfg or config.World()
     if torch.get_default_dtype() != torch.float32:
         raise ValueError(f"torch's default is {torch.get_default_dtype()}: the chambers need torch.float32")
-    rules = {k: getattr(cfg, k) for k in ("size", "ladder", "max_items", "respawn")}  # not how it is drawn
+    rules = {k: getattr(cfg, k) for k in ("size", "ladder", "max_items", "appear", "vanish", "best")}  # not how drawn
     battery = battery or config.Battery(levels=7, scenes=256, world=config.World(**rules))
     config.same_chambers(battery, config.Episodes(seed=drawn, world=cfg))
     external, (scenes, truth) = adapted(agent), at_hand or (stimuli.make(battery), None)
@@ -330,7 +330,7 @@ def _coefficients(readout: str, predictions: Predictions, ladder: tuple[float, .
 def _gate(readout: str, predictions: Predictions, ladder: tuple[float, ...], truth: np.ndarray) -> dict[str, Any]:
     """The self's own slope over scenes, and for values their correlation [] with V_pi [X, K, n, phases]."""
     own = predictions[0][2]
-    slopes = _slopes(predictions[:1], metrics.KINDS[readout]["empathy"], ladder)["self", 1.0]
+    slopes = _slopes(predictions[:1], metrics.KINDS[readout][metrics.MAIN[readout]], ladder)["self", 1.0]
     size = np.abs(slopes).max() or 1.0
     unit = stats.interval(slopes / size)  # competence is no matter of units
     found = stats.Interval(unit.estimate * size, unit.low * size, unit.high * size, unit.n)

@@ -40,8 +40,8 @@ class Chambers:
 
     @property
     def observations(self) -> Box:
-        """[H, W, C]: appearance, item kinds, glass, in every cell."""
-        bound = np.inf if self.cfg.noise else 1.0
+        """[H, W, C]: appearance, item kinds, glass and expression, in every cell."""
+        bound = np.inf if self.cfg.noise else max(1.0, 2 * self.cfg.expression * max(map(abs, self.cfg.ladder)))
         rows, columns = world.grid(self.cfg)
         channels = world.features(self.cfg) // (rows * columns)
         return Box(-bound, bound, (rows, columns, channels), np.float32)

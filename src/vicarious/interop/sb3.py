@@ -63,7 +63,7 @@ class Worlds(VecEnv):
 
 
 def train(cfg: config.External) -> BaseAlgorithm:
-    """One agent after `steps` steps over all worlds.  Own reward is never withheld, as at exposure p = 1."""
+    """One agent after `steps` steps over all worlds.  It meets episodes of every kind, as at company p = 1."""
     seed = int(config.digest(["outsider", cfg.algorithm, cfg.data.seed]), 16) % 2**31
     worlds = Worlds(cfg.worlds, seed, cfg=cfg.data.world, drawn=cfg.data.seed, frames=cfg.data.frames)
     usual = {"gamma": cfg.battery.gamma, "learning_rate": cfg.rate, "seed": seed, "device": "cpu", "verbose": 0}

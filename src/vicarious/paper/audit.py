@@ -132,7 +132,7 @@ def check_sample(
 def sentence(finding: Finding) -> str:
     """One line on one run."""
     agent = agent_columns(finding.run)
-    name = f"{finding.run.address} {agent['family']} seed {agent['seed']}, p = {agent['exposure']:g}"
+    name = f"{finding.run.address} {agent['family']} seed {agent['seed']}, p = {agent['company']:g}"
     if finding.identical:
         return f"{name}: the same, bit for bit"
     where = "on a platform like this one" if finding.expected else "on another platform, or one that was not recorded"

@@ -303,3 +303,23 @@ def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name, fontsize=8)
     return fig
+
+
+def places(states: list[State], beliefs: dict[str, np.ndarray], there: np.ndarray, ladder: tuple) -> pd.DataFrame:
+    """Where observers expect the other to be next: a row for each state, a map of its chamber for each observer.
+
+    beliefs: name -> chances [rows, N]; there [rows]: the cell in which it was.
+    """
+    size = round(states[0].items.shape[2] ** 0.5)
+    widths = [2.4, *[1] * len(beliefs)]
+    fig, axes = plt.subplots(len(states), len(widths), figsize=(9, 1.5 * len(states) + 0.3), width_ratios=widths, squeeze=False)
+    rows = []
+    for line, state, cell, row in zip(axes, states, np.asarray(there), range(len(states)), strict=True):
+        drawings.scene(line[0], state, ladder)
+        for ax, (name, chances) in zip(line[1:], beliefs.items(), strict=True):
+            chances = np.asarray(chances[row], float)
+            ax.imshow(chances.reshape(size, size), cmap="Oranges", vmin=0, vmax=1)
+            ax.plot(cell % size, cell // size, "x", color="black", ms=8, mew=2)
+            ax.set(xticks=[], yticks=[], title=name if row == 0 else "")
+            rows += [(row, name, i, chance) for i, chance in enumerate(chances)]
+    return pd.DataFrame(rows, columns=["row", "observer", "cell", "chance"])

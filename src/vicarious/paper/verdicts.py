@@ -384,7 +384,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     said["95% interval"] = (number("ci_low") + " to " + number("ci_high")).where(live, "")
     said["n"] = table.n.astype(str).where(live, "")
     said["verdict"] = table.verdict + np.where(live & table.provisional.eq(True), " (provisional)", "")
-    return pd.DataFrame({**said, "note": table.note}).set_index("id")
+    return pd.DataFrame({**said, "note": table.note, "first edition": table["first"]}).set_index("id")
 
 
 def by_chapter(table: pd.DataFrame) -> pd.DataFrame:
