@@ -137,17 +137,18 @@ class States(nn.GRU):
 
 
 def corpus() -> episodes.Batch:
-    return episodes.collect(config.Episodes(seed=900, episodes=2048))
+    return episodes.collect(config.Episodes(seed=900), count=2048)
 
 
 def reference_model(precision: str, members: int = 1, stacked: bool = False, updates: int = 60) -> Run:
     data = corpus()
-    cfgs = [config.Model(data=config.Episodes(seed=900 + i, episodes=2048), updates=updates) for i in range(members)]
+    cfgs = [config.Model(data=config.Episodes(seed=900 + i), family="flat/gru") for i in range(members)]
+    g = torch.Generator().manual_seed(0)
+    index = torch.randint(len(data), (updates, members, BATCH), generator=g)
 
     def run() -> float:
         os.environ["VICARIOUS_PRECISION"] = precision
         nets = [models.build(cfg) for cfg in cfgs]
-        index = torch.stack([models.batches(c.data.seed, "bench", c, len(data)) for c in cfgs], 1)
         train.fit(
             nets,
             lambda model, obs, prev_action: sum(model.losses(obs, prev_action).values()).mean(),
@@ -182,7 +183,7 @@ def plain_loop(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], cou
 
 
 def plain_gru(amp: bool) -> Run:
-    data, cfg = corpus(), config.Model(data=config.Episodes(seed=900))
+    data, cfg = corpus(), config.Model(data=config.Episodes(seed=900), family="flat/gru")
     net = Recurrent(cfg, world.features(cfg.data.world))
     net.cell = States(cfg.latent + models.base.CODED, cfg.latent, batch_first=True)
     return plain_loop(
@@ -285,18 +286,18 @@ def products(net: nn.Module, rows: dict[str, int], steps: int, dtype: torch.dtyp
 
 
 def model_floor(dtype: torch.dtype) -> Run:
-    net = models.build(config.Model(data=config.Episodes(seed=900)))
+    net = models.build(config.Model(data=config.Episodes(seed=900), family="flat/gru"))
     return products(net, {"predictor": BATCH * (FRAMES - 1)}, FRAMES, dtype)
 
 
 # heads: frames that a pair of heads learns from per second
 
 
-def pairs(exposures: tuple[float, ...], stacked: bool, precision: str = "auto", updates: int = 60) -> Run:
+def pairs(company: tuple[float, ...], stacked: bool, precision: str = "auto", updates: int = 60) -> Run:
     data = corpus()
     raw = torch.randn(len(data), FRAMES, 128)
-    model = config.Model(data=config.Episodes(seed=900, episodes=len(data)))
-    cfgs = [config.Heads(model=model, exposure=p, updates=updates, reward_updates=updates) for p in exposures]
+    model, sizes = config.Model(data=config.Episodes(seed=900)), {"updates": updates, "reward_updates": updates}
+    cfgs = [config.Heads(model=model, company=p, episodes=len(data), batch=BATCH, **sizes) for p in company]
     os.environ["VICARIOUS_PRECISION"] = precision
     z = heads.Latents.of(raw)
 
@@ -348,10 +349,10 @@ CONTENDERS = [
     Contender("world model", "TorchRL DreamerV3 model loss", "transitions/s", dreamer, "torchrl"),
     Contender("world model", "its matrix products, float32", "transitions/s", lambda: model_floor(torch.float32)),
     Contender("world model", "its matrix products, bfloat16", "transitions/s", lambda: model_floor(torch.bfloat16)),
-    Contender("heads", "3 exposures as one population", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False)),
-    Contender("heads", "one exposure alone", "frames/s", lambda: pairs((0.0,), False)),
-    Contender("heads", "3 exposures, stacked", "frames/s", lambda: pairs((0.0, 0.1, 1.0), True)),
-    Contender("heads", "3 exposures, float32", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False, "fp32")),
+    Contender("heads", "3 companies as one population", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False)),
+    Contender("heads", "one company alone", "frames/s", lambda: pairs((0.0,), False)),
+    Contender("heads", "3 companies, stacked", "frames/s", lambda: pairs((0.0, 0.1, 1.0), True)),
+    Contender("heads", "3 companies, float32", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False, "fp32")),
     Contender("heads", "their matrix products, float32", "frames/s", lambda: heads_floor(torch.float32)),
     Contender("heads", "their matrix products, bfloat16", "frames/s", lambda: heads_floor(torch.bfloat16)),
 ]
@@ -402,7 +403,7 @@ def race(
 
 
 def agent(folder: Path) -> None:
-    """One seed of the paper, all families and exposures, from nothing on every core; run in a process of its own."""
+    """One seed of the paper, both encoders in every company, from nothing on every core; run in a process of its own."""
     cells = studies.reference("paper", 1)
     execute.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
 
@@ -438,7 +439,7 @@ def one_seed() -> list[dict]:
             name = " on ".join([stage.stage, model.family]) if model else stage.stage
             taken[name] = taken.get(name, 0.0) + at.read(stage.address).manifest["seconds"]
     rows = [{"name": name, "unit": "core-seconds", "median": s} for name, s in taken.items() if s >= 0.1]
-    rows.append({"name": f"one seed, 3 families, {CORES} processes", "unit": "seconds", "median": seconds})
+    rows.append({"name": f"one seed, both encoders, {CORES} processes", "unit": "seconds", "median": seconds})
     rows.append({"name": "peak memory of that", "unit": "GB", "median": peak, "bar": 4.0, "met": peak < 4.0})
     return [{"group": "the study", **row} for row in rows]
 

@@ -10,6 +10,7 @@ Needs torch 2.11 or newer and what the library itself imports.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -49,14 +50,9 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def on(data: episodes.Batch, device: str) -> episodes.Batch:
-    return episodes.Batch(**{name: x.to(device) for name, x in vars(data).items()})
-
-
-def members(count: int, episodes_: int = 256, **changed) -> tuple[list[config.Model], list[episodes.Batch]]:
-    """World models of `count` seeds, and their episodes on the device."""
-    cfgs = [config.Model(data=config.Episodes(seed=900 + i, episodes=episodes_), **changed) for i in range(count)]
-    return cfgs, [episodes.collect(cfg.data, DEVICE) for cfg in cfgs]
+def members(count: int, **changed) -> list[config.Model]:
+    """World models of `count` seeds."""
+    return [config.Model(data=config.Episodes(seed=900 + i), **changed) for i in range(count)]
 
 
 def largest_difference(one: torch.nn.Module, two: torch.nn.Module) -> float:
@@ -64,26 +60,43 @@ def largest_difference(one: torch.nn.Module, two: torch.nn.Module) -> float:
     return max(float((a.cpu() - b.cpu()).abs().max()) for a, b in pairs)
 
 
+@contextlib.contextmanager
+def drawn_on_the_host() -> Iterator[None]:
+    """Both devices learn from the same episodes, which generators of two devices would not give."""
+    real = models.Feed._pool
+
+    def pool(self: models.Feed) -> list[torch.Tensor]:
+        there, self.device, self.g = self.device, "cpu", world.generator(self.cfg.data.seed, "gpu")
+        found = [x.to(there) for x in real(self)]
+        self.device = there
+        return found
+
+    models.Feed._pool = pool
+    try:
+        yield
+    finally:
+        models.Feed._pool = real
+
+
 def agreement() -> list[Row]:
     """Largest difference of any weight after twenty updates: alone and in a population of three, of every family."""
     rows = []
-    for family in [name for name, kind in models.FAMILIES.items() if kind.trained]:
+    for family in [name for name in models.FAMILIES if models.CONTROLS.get(name, models.WorldModel).learns]:
         for precision in AGREE:
             os.environ["VICARIOUS_PRECISION"] = precision
-            seen = config.World(view="left" if family == "disjoint" else "allocentric")
-            data = [config.Episodes(seed=s, episodes=128, world=seen) for s in (900, 901, 902)]
-            cfgs = [config.Model(data=d, family=family, updates=20, batch=16) for d in data]
-            seen = [episodes.collect(cfg.data) for cfg in cfgs]
-            there = [on(data, DEVICE) for data in seen]
-            host = models.train(cfgs, seen, stacked=False)
-            for name, found in {
-                "3 together": models.train(cfgs, there),
-                "alone": models.train(cfgs[:1], there[:1]),
-            }.items():
-                worst = max(largest_difference(a, b) for (a, _), (b, _) in zip(host, found, strict=False))
+            seen = config.World(marked=family == "disjoint")
+            data = [config.Episodes(seed=s, distinct=128, world=seen) for s in (900, 901, 902)]
+            cfgs = [config.Model(data=d, family=family, updates=20, batch=16, rate=3e-3) for d in data]
+            with drawn_on_the_host():
+                host = models.train(cfgs, stacked=False)
+                found = {"3 together": models.train(cfgs, DEVICE), "alone": models.train(cfgs[:1], DEVICE)}
+            for name, there in found.items():
+                pairs = list(zip(host, there, strict=False))
+                worst = max(largest_difference(a, b) for (a, _), (b, _) in pairs)
+                here = [models.evaluate(c, m.cpu()) for c, (m, _) in zip(cfgs, there, strict=False)]
                 loss = max(
                     abs(x - y) / max(abs(x), 1e-9)
-                    for (_, a), (_, b) in zip(host, found, strict=False)
+                    for ((_, a), _), b in zip(pairs, here, strict=True)
                     for x, y in zip(a.values(), b.values(), strict=True)
                 )
                 rows.append({"family": family, "precision": precision, "as": name, "weights": worst, "loss": loss})
@@ -133,20 +146,19 @@ def per_update(fit: Callable[[int], object]) -> float:
 def world_models(peak: float) -> list[Row]:
     """Transitions learnt from a second, and the share of the ceiling, by family and population."""
     rows = []
-    for family in ("recurrent", "conv") if CUDA else ("recurrent",):
+    for family in studies.ENCODERS:
         for count in POPULATIONS:
-            cfgs, data = members(count, family=family)
+            cfgs = members(count, family=family)
             if CUDA:
                 torch.cuda.reset_peak_memory_stats()
             took = per_update(
-                lambda n, cfgs=cfgs, data=data: models.train([c.model_copy(update={"updates": n}) for c in cfgs], data)
+                lambda n, cfgs=cfgs: models.train([c.model_copy(update={"updates": n}) for c in cfgs], DEVICE)
             )
             frames = count * cfgs[0].batch * cfgs[0].data.frames
             flops = 6 * multiplied(cfgs[0]) * count * cfgs[0].batch
             rows.append({"family": family, "population": count, "precision": train.precision(DEVICE)})
             rows[-1] |= {"transitions_per_second": frames / took, "ms_per_update": 1e3 * took}
             rows[-1] |= {"share_of_ceiling": flops / took / 1e12 / peak, "gib": memory()}
-            del data
             gc.collect()
     return rows
 
@@ -155,9 +167,9 @@ def multiplied(cfg: config.Model) -> float:
     """Multiplications of one episode's forward pass: half of what its matrix products count as operations."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, data = models.build(cfg), episodes.collect(config.Episodes(seed=0, episodes=64))
+    model, data = models.build(cfg), episodes.collect(config.Episodes(seed=0), count=1)
     with FlopCounterMode(display=False) as counter:
-        model.losses(data.obs[:1], data.prev_action[:1])
+        model.losses(data.obs, data.prev_action)
     return counter.get_total_flops() / 2
 
 
@@ -169,21 +181,23 @@ def readouts() -> list[Row]:
     """Updates of both heads a second, for every member of a population; and scenes of the battery."""
     rows = []
     for count in POPULATIONS[:3]:
-        cfgs, data = members(count)
+        cfgs = [config.Heads(model=model, episodes=1024, company=1.0) for model in members(count)]
+        data = [episodes.collect(c.data, DEVICE) for c in cfgs]
         latents = [
-            heads.Latents.of(models.encode(models.build(c).to(DEVICE), d.obs, d.prev_action))
+            heads.Latents.of(models.encode(models.build(c.model).to(DEVICE), d.obs, d.prev_action))
             for c, d in zip(cfgs, data, strict=True)
         ]
         took = per_update(
             lambda n, cfgs=cfgs, data=data, latents=latents: heads.train(
-                [config.Heads(model=c, updates=n, reward_updates=n) for c in cfgs], latents, data
+                [c.model_copy(update={"updates": n, "reward_updates": n}) for c in cfgs], latents, data
             )
         )
         rows.append({"what": f"both heads, {count} agents", "per_second": count / took})
     shown = config.Battery(levels=7, scenes=128, rollouts=1)
-    scenes, model = battery.make(shown).to(DEVICE), models.build(cfgs[0]).to(DEVICE)
-    battery.encode(model, shown, scenes, cfgs[0].data)
-    took = statistics.median(seconds(lambda: battery.encode(model, shown, scenes, cfgs[0].data)) for _ in range(ROUNDS))
+    own = cfgs[0].model
+    scenes, model = battery.make(shown).to(DEVICE), models.build(own).to(DEVICE)
+    battery.encode(model, shown, scenes, own.data)
+    took = statistics.median(seconds(lambda: battery.encode(model, shown, scenes, own.data)) for _ in range(ROUNDS))
     return [*rows, {"what": "batteries of 128 scenes encoded", "per_second": 1 / took}]
 
 
@@ -195,8 +209,7 @@ def scarcity() -> list[Row]:
     gc.collect()
     torch.cuda.empty_cache()
     runs = [
-        config.Model(data=config.Episodes(seed=900 + i, episodes=2048), latent=512, width=2048, batch=256, updates=5)
-        for i in range(16)
+        config.Model(data=config.Episodes(seed=900 + i), latent=512, width=2048, batch=256, updates=5) for i in range(16)
     ]
     halved, real = [], execute.work
     with tempfile.TemporaryDirectory() as cache:

@@ -83,8 +83,8 @@ def test_the_floor_does_the_products_of_an_update_and_no_others():
     """Counted by PyTorch itself over the forward and backward pass of the reference model's losses."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = models.build(config.Model(data=config.Episodes(seed=900)))
-    obs, prev_action = torch.randn(bench.BATCH, bench.FRAMES, 168), torch.zeros(bench.BATCH, bench.FRAMES).long()
+    model = models.build(config.Model(data=config.Episodes(seed=900), family="flat/gru"))
+    obs, prev_action = torch.randn(bench.BATCH, bench.FRAMES, model.encoder.net[0].in_features), torch.zeros(bench.BATCH, bench.FRAMES).long()
     with FlopCounterMode(display=False) as update:
         sum(model.losses(obs, prev_action).values()).mean().backward()
     with FlopCounterMode(display=False) as floor:

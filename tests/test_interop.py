@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vicarious import battery, config, interop, world
+from vicarious import battery, config, interop, metrics, world
 
 CFG = config.World()
 BATTERY = config.Battery(levels=5, scenes=64, rollouts=16)
@@ -24,7 +24,7 @@ class Planted:
         self.worth[look.kinds.numpy()] = CFG.ladder
 
     def predict(self, obs, prev_action):
-        items = obs[..., CFG.appearance : -1] @ self.worth  # [B, T, H, W]
+        items = obs[..., CFG.appearance : -2] @ self.worth  # [B, T, H, W]
         body = np.linalg.norm(obs[..., : CFG.appearance], axis=-1) > 0.5
         told = {"value": 0.0, "reward": 0.0}
         for columns in (slice(0, CFG.size), slice(CFG.size + 1, None)):
@@ -47,7 +47,7 @@ def report():
 def test_planted_empathy_is_found_at_every_look(report):
     t = report.table
     for readout in ("reward", "value"):
-        own = t[(t.readout == readout) & (t.kind == "empathy") & (t.mover == "other")]
+        own = t[(t.readout == readout) & (t.kind == metrics.MAIN[readout]) & (t.mover == "other")]
         assert own.rho.tolist() == pytest.approx((own.similarity**3).tolist(), abs=0.05)
         assert ((own.low <= own.rho) & (own.rho <= own.high)).all()
     assert set(t[t.mover == "self"].rho.dropna()) == {1.0}
@@ -306,7 +306,7 @@ def test_the_picture_runs_from_the_most_alike_to_the_least_and_nothing_overlaps(
     figure.canvas.draw()
     (ax,) = figure.axes
     labels = [label.get_text().split() for label in ax.get_xticklabels()]
-    assert labels[0] == ["self"] and labels[1] == ["other", "1.00"] and labels[-1] == ["drifter", "1.00"]
+    assert labels[0] == ["self"] and labels[1] == ["other", "1.00"] and labels[-2:] == [["drifter", "1.00"], ["nobody"]]
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
     assert all(label.get_window_extent().x0 >= 0 for label in ax.get_yticklabels())

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 
 from vicarious import config, execute, interop
 from vicarious.interop import envs, sb3
-from vicarious.paper import results, studies
+from vicarious.paper import results
 from vicarious.store import Store
 
 
@@ -36,11 +36,11 @@ def test_its_worlds_are_the_chambers_that_end_by_the_clock():
 def test_reward_is_counted_as_it_is_earned():
     cfg = config.External(data=config.Episodes(seed=3), algorithm="dqn", steps=1)
     aimless, usual, eager = (sb3.mean_reward(cfg, None, purpose) for purpose in (0.0, None, 1.0))
-    assert abs(aimless) < 0.01 < usual < eager
+    assert 0.02 < aimless < usual < eager, "half of all items are good"
     assert sb3.mean_reward(cfg, lambda frames: np.zeros(len(frames), int)) < usual
 
 
-@pytest.mark.parametrize("algorithm", studies.EXTERNAL)
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_it_is_trained_probed_and_stored_and_the_same_again(algorithm, tmp_path):
     def made(folder, steps):
         data = config.Episodes(seed=904, frames=8)
@@ -50,8 +50,8 @@ def test_it_is_trained_probed_and_stored_and_the_same_again(algorithm, tmp_path)
         return cell, store.read(cell.address, weights=True)
 
     cell, one = made("a", 4000)
-    named = {"seed": 904, "family": algorithm, "view": "allocentric", "eventful": 1, "exposure": 1.0, "kappa": 0.0}
-    assert results.agent_columns(cell) == named
+    named = {"seed": 904, "family": algorithm, "view": "allocentric", "company": 1.0}
+    assert named.items() <= results.agent_columns(cell).items()
     _, two = made("b", 4000)
     for name in ("outsiders", "measures"):
         pd.testing.assert_frame_equal(one.tables[name], two.tables[name], check_exact=True)
@@ -59,13 +59,6 @@ def test_it_is_trained_probed_and_stored_and_the_same_again(algorithm, tmp_path)
     assert told["gain_aimless"] < told["gain_scripted"] and one.weights
     _, less = made("c", 8)
     assert told["gain"] > less.tables["measures"].set_index("measure").value["gain"]
-
-
-def test_studies_have_as_many_of_each_kind_as_planned():
-    cells = [c for c in studies.generality() if isinstance(c, config.External)]
-    named = pd.DataFrame([results.agent_columns(c) for c in cells])[["family", "eventful"]].value_counts()
-    assert named.to_dict() == dict.fromkeys([("ppo", 1), ("dqn", 1), ("ppo", 0), ("dqn", 0)], 5)
-    assert len(execute.jobs(cells, 64)) == len(cells)
 
 
 def readme_example():
@@ -90,7 +83,7 @@ def test_the_readmes_example_probes_a_freshly_trained_agent(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     told = capsys.readouterr().out
-    assert "value: own slope" in told and "empathy (value" in told and "drifter 0.00" in told
+    assert "value: own slope" in told and "joy (value" in told and "drifter 0.00" in told
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["scenes"] == 128 and report["gates"]["value"]["own"] > 0.02, "it has learnt something"
     assert (tmp_path / "fingerprint.png").stat().st_size > 5000
@@ -152,11 +145,11 @@ def test_an_agent_behind_vecframestack_sees_the_frames_before():
 def test_wrappers_are_applied_from_the_world_outwards():
     env = VecFrameStack(VecMonitor(VecNormalize(sb3.Worlds(4, seed=0))), 2)
     agent = trained(env).learn(400)
-    obs = np.random.default_rng(0).normal(size=(2, 5, 3, 7, 8)).astype(np.float32)
+    obs = np.random.default_rng(0).normal(size=(2, 5, 3, 7, 9)).astype(np.float32)
     inner = env.venv.venv
     seen = interop.stable_baselines(agent).prepare(obs)
     assert np.allclose(seen[:, 1:, ..., :8], inner.normalize_obs(obs)[:, :-1]) and not seen[:, 0, ..., :8].any()
-    assert np.allclose(seen[..., 8:], inner.normalize_obs(obs))
+    assert np.allclose(seen[..., 9:], inner.normalize_obs(obs))
 
 
 def test_what_a_loaded_agent_saw_through_is_asked_for(tmp_path):

@@ -46,12 +46,6 @@ def test_levels_that_do_not_count_are_not_joined_and_gaps_are_not_numbers():
     assert joined.get_xdata().tolist() == [0, 1, 3]
 
 
-def test_a_heat_map_is_returned_as_its_cells():
-    table = pd.DataFrame([[0.1, 0.2], [0.3, np.nan]], ["joy", "pain"], ["self", "other"])
-    long = plots.heat({"one": table}, (3, 3)).set_index(["panel", "row", "column"]).value
-    assert long.to_dict() == {("one", "joy", "self"): 0.1, ("one", "pain", "self"): 0.3, ("one", "joy", "other"): 0.2}
-
-
 def test_the_note_carries_the_numbers_and_says_where_they_are_from():
     table = pd.DataFrame({"x": [1, 2], "y": [0.5, 0.25]})
     html = site.note("commit <abc>", "03-similarity-1", table)

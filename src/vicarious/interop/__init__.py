@@ -211,10 +211,10 @@ class Report:
         return wide[list(dict.fromkeys(named.column))].loc[list(dict.fromkeys(rows))]
 
     def figure(self) -> plt.Figure:
-        """The fingerprint as a picture: others from the most alike to the least, then the drifter most alike."""
+        """The fingerprint as a picture: others from the most alike to the least, then the drifter most alike and nobody."""
         wide = self.fingerprint()
         drifters = [c for c in wide if c.startswith("drifter")]
-        shown = wide.drop(columns=drifters[1:]).rename(columns=lambda c: c.replace(" ", "\n"))
+        shown = wide.drop(columns=["quiet", *drifters[1:]]).rename(columns=lambda c: c.replace(" ", "\n"))
         return drawings.fingerprint({f"{self.scenes} scenes": shown})
 
     def json(self) -> str:
@@ -328,9 +328,10 @@ def _coefficients(readout: str, predictions: Predictions, ladder: tuple[float, .
 
 
 def _gate(readout: str, predictions: Predictions, ladder: tuple[float, ...], truth: np.ndarray) -> dict[str, Any]:
-    """The self's own slope over scenes, and for values their correlation [] with V_pi [X, K, n, phases]."""
-    own = predictions[0][2]
-    slopes = _slopes(predictions[:1], metrics.KINDS[readout][metrics.MAIN[readout]], ladder)["self", 1.0]
+    """The self's own slope over scenes in which the other has nothing, and for values their correlation [] with V_pi
+    [X, K, n, phases]."""
+    quiet = [condition for condition in predictions if condition[0] == "quiet"]
+    own, slopes = quiet[0][2], _slopes(quiet, metrics.KINDS[readout][metrics.MAIN[readout]], ladder)["quiet", 1.0]
     size = np.abs(slopes).max() or 1.0
     unit = stats.interval(slopes / size)  # competence is no matter of units
     found = stats.Interval(unit.estimate * size, unit.low * size, unit.high * size, unit.n)

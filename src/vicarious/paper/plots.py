@@ -177,47 +177,6 @@ def subplots(count: int, columns: int, size: tuple[float, float], **how) -> tupl
     return fig, list(axes.flat[:count])
 
 
-def forest(rows: pd.DataFrame, bar: float | None = None, band: float | None = None) -> pd.DataFrame:
-    """Estimates with intervals; rows: label, estimate, low, high and colour; a dashed bar, a grey band about 0."""
-    _, ax = plt.subplots(figsize=(8.4, 0.29 * len(rows) + 0.9))
-    y = np.arange(len(rows))[::-1]
-    ax.hlines(y, rows.low, rows.high, color=rows.colour, lw=2)
-    ax.scatter(rows.estimate, y, color=rows.colour, zorder=3)
-    ax.axvline(0, color="0.7", lw=0.8)
-    if bar is not None:
-        ax.axvline(bar, color="0.7", lw=0.8, ls="--")
-    if band is not None:
-        ax.axvspan(-band, band, color="0.93", zorder=0)
-    ax.set_yticks(y, rows.label)
-    ax.set_xlabel("estimate over agents, 95% interval")
-    return rows.drop(columns="colour")
-
-
-def points(panels: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, identity: bool = False) -> pd.DataFrame:
-    """Scatter of x and y [n] in panels, with the least-squares line through them, or the line of equal values."""
-    _, axes = subplots(len(panels), len(panels), (3.3, 3.3), sharex=identity, sharey=True)
-    for ax, (title, (one, two)) in zip(axes, panels.items(), strict=True):
-        slope = 1.0 if identity else np.polyfit(one, two, 1)[0] if len(one) > 1 else 0.0
-        ax.axline((0, 0) if identity else (one.mean(), two.mean()), slope=slope, color="0.7", lw=1, zorder=0)
-        many = {"s": 4, "alpha": 0.25, "lw": 0, "rasterized": True} if len(one) > 500 else {"s": 16}
-        ax.scatter(one, two, color=COLOURS["other"], **many)
-        ax.set(title=title, xlabel=x)
-    axes[0].set_ylabel(y)
-    return pd.concat([pd.DataFrame({"panel": k, x: one, y: two}) for k, (one, two) in panels.items()])
-
-
-def heat(tables: dict[str, pd.DataFrame], size: tuple[float, float], limit: float = 1.0, **how) -> pd.DataFrame:
-    """Heat maps side by side, numbers in their cells.  Returns panel, row, column, value."""
-    _, axes = subplots(len(tables), len(tables), size)
-    for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        own = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", "annot": True, "fmt": ".2f", "cbar": False}
-        sns.heatmap(table, annot_kws={"size": 7}, ax=ax, **(own | how))
-        ax.tick_params(labelsize=8)
-        ax.set(title=title, xlabel="", ylabel="")
-    rows = {panel: table.rename_axis("row").reset_index() for panel, table in tables.items()}
-    return pd.concat(own.melt("row", var_name="column").assign(panel=panel) for panel, own in rows.items()).dropna()
-
-
 def turned(s: np.ndarray) -> np.ndarray:
     """Where a similarity is drawn: levels are uniform in angle, identical appearance on the right."""
     return -np.degrees(np.arccos(np.clip(np.asarray(s, float), 0, 1)))
@@ -238,19 +197,6 @@ def similarity_axis(mark: float | None = None, confused: float | None = None, sm
             ax.axvspan(turned(confused) - 4.5, 0.5, fill=False, hatch="////", ec="0.6", lw=0, zorder=0)
         if mark is not None:
             ax.axvline(turned(mark), color="0.75", lw=0.8, zorder=0)
-
-    return lay_out
-
-
-def training_axis(last: float, label: str = "updates") -> AxisOf:
-    """A logarithmic axis that begins with the untrained agent at 0."""
-
-    def lay_out(ax: Axes) -> None:
-        ax.set_xscale("symlog", linthresh=10, linscale=0.3)
-        ax.set(xlim=(0, last * 1.05), xlabel=label)
-        ticks = [0, *(10**k for k in range(2 if last > 5000 else 1, int(np.log10(last)) + 1))]
-        ax.set_xticks(ticks, ["0", *(f"{t:,}" if t < 10_000 else f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
-        ax.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
 
     return lay_out
 

@@ -158,7 +158,7 @@ def speed(bench: dict, groups: tuple[str, ...] = ("environment", "world model", 
     for ax, group in zip(axes, groups, strict=True):
         own = rows[rows.group == group].iloc[::-1].reset_index(drop=True)
         other = own["name"].str.contains("products") | own.get("package", pd.Series(index=own.index)).notna()
-        colours = np.where(other, plots.COLOURS["pixels"], plots.COLOURS["recurrent"])
+        colours = np.where(other, plots.COLOURS["pixels"], plots.COLOURS["other"])
         ax.hlines(own.index, own.low, own.high, colors=colours, lw=2)
         ax.scatter(own["median"], own.index, c=colours, s=30, zorder=3)
         ax.set(xscale="log", yticks=own.index, yticklabels=own.name, title=group, xlabel=own.unit[0])
@@ -178,13 +178,6 @@ def rates(bench: dict) -> pd.DataFrame:
         rows.append((row["group"], name, f"{row['median']:,.{digits}f}", row["unit"], spread, ratio))
     columns = ["", "what", "median", "unit", "lowest to highest", "ours is"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
-
-
-def rendering(bench: dict) -> pd.DataFrame:
-    """Seconds of executing and rendering the book, and of every chapter in it: median of the rounds, and range."""
-    rows = [r for r in bench["rows"] if r["group"] in ("the book", ONE_CHAPTER)]
-    told = [(r["name"], f"{r['median']:.0f}", f"{r['low']:.0f} to {r['high']:.0f}") for r in rows]
-    return pd.DataFrame(told, columns=["what", "seconds", "lowest to highest"]).set_index("what")
 
 
 def profile(bench: dict) -> pd.DataFrame:

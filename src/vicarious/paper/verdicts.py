@@ -258,14 +258,15 @@ def verdicts(
 ) -> pd.DataFrame:
     """One row per prediction: what was estimated, its interval, its gate and its verdict.
 
-    notes: by head, what has to be said of everything that is read from it.
+    notes: by head, what has to be said of everything that is read from it.  Holm's procedure counts every row that is
+    not pending: one that could not be measured as if it had a p-value of 1.
     """
     found = [decide(p, results) for p in rows]
-    live = [r for r in found if r["p"] is not None and r["verdict"] in ("supported", "contradicted", "inconclusive")]
+    live = [r for r in found if r["verdict"] != "pending"]
     if live:
-        for row, p in zip(live, stats.holm([r["p"] for r in live]), strict=True):
-            row["p_holm"] = float(p)
-            if row["verdict"] != "inconclusive" and p >= ALPHA:
+        for row, p in zip(live, stats.holm([1.0 if r["p"] is None else r["p"] for r in live]), strict=True):
+            row["p_holm"] = None if row["p"] is None else float(p)
+            if row["verdict"] in ("supported", "contradicted") and p >= ALPHA:
                 row["verdict"], row["note"] = "inconclusive", _join(row["note"], "does not survive Holm")
     for row in found:
         if row["verdict"] != "pending":
@@ -281,7 +282,7 @@ def decide(prediction: Prediction, results: Results | None) -> dict:
     passed, failed, measured, lost = _measured(prediction, results)
     planned, used = len(passed) + len(failed), len(passed) - len(lost)
     row["excluded"] = sorted([*failed, *lost])
-    everyone = prediction.measure(results, sorted(passed + failed))[0] if failed else measured
+    everyone = prediction.measure(results, sorted(passed + failed))[0] if failed and measured else measured
     row["ungated"] = everyone[0].found.estimate if everyone else None
     reasons = _untestable(prediction, results, passed, planned, used)
     row["gate_passed"] = not reasons
