@@ -69,7 +69,7 @@ def test_what_the_published_results_took_is_foretold_by_the_others():
         run = config.STAGES[made["stage"]].from_columns(store.manifest(address)[0]["config"])
         rows.append((run.stage, costs.expected(run), made["seconds"]))
     table = pd.DataFrame(rows, columns=["stage", "expected", "seconds"])
-    long = table[table.stage.isin(["model", "heads", "joint", "extinction", "curve", "codes"])].groupby("stage").sum()
+    long = table[table.stage.isin(["model", "heads", "codes", "interventions"])].groupby("stage").sum()
     assert ((long.expected / long.seconds - 1).abs() < 0.25).all()
 
 
@@ -118,11 +118,10 @@ def test_less_of_a_stage_is_expected_to_take_less():
     costs = execute.Costs(Store())
     (quick, paper) = (studies.everything(profile, 1) for profile in ("quick", "paper"))
     kinds = {(c.stage, execute.family(c)) for c in quick} & {(c.stage, execute.family(c)) for c in paper}
-    assert len(kinds) > 20
+    assert len(kinds) > 15
     for kind in kinds:
         small, large = (
             max(costs.expected(c) for c in runs if (c.stage, execute.family(c)) == kind) for runs in (quick, paper)
         )
-        assert 0 < small < large or kind[0] == "foresight", kind
-    usual = config.Model(data=config.Episodes(seed=0))
-    assert costs.expected(usual.model_copy(update={"family": "slots"})) > 3 * costs.expected(usual)
+        fixed = kind[0] in ("foresight", "ordinary") or kind[1] in (*studies.INPUTS, *studies.PRIVILEGED)
+        assert 0 < small < large or fixed, kind

@@ -148,7 +148,7 @@ def test_wrappers_are_applied_from_the_world_outwards():
     obs = np.random.default_rng(0).normal(size=(2, 5, 3, 7, 9)).astype(np.float32)
     inner = env.venv.venv
     seen = interop.stable_baselines(agent).prepare(obs)
-    assert np.allclose(seen[:, 1:, ..., :8], inner.normalize_obs(obs)[:, :-1]) and not seen[:, 0, ..., :8].any()
+    assert np.allclose(seen[:, 1:, ..., :9], inner.normalize_obs(obs)[:, :-1]) and not seen[:, 0, ..., :9].any()
     assert np.allclose(seen[..., 9:], inner.normalize_obs(obs))
 
 
