@@ -403,7 +403,7 @@ def race(
 
 
 def agent(folder: Path) -> None:
-    """One seed of the paper, both encoders in every company, from nothing on every core; run in a process of its own."""
+    """One seed of the paper, both encoders in every company, from nothing on every core; in a process of its own."""
     cells = studies.reference("paper", 1)
     execute.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
 

@@ -209,7 +209,8 @@ def scarcity() -> list[Row]:
     gc.collect()
     torch.cuda.empty_cache()
     runs = [
-        config.Model(data=config.Episodes(seed=900 + i), latent=512, width=2048, batch=256, updates=5) for i in range(16)
+        config.Model(data=config.Episodes(seed=900 + i), latent=512, width=2048, batch=256, updates=5)
+        for i in range(16)
     ]
     halved, real = [], execute.work
     with tempfile.TemporaryDirectory() as cache:

@@ -84,7 +84,10 @@ def test_the_floor_does_the_products_of_an_update_and_no_others():
     from torch.utils.flop_counter import FlopCounterMode
 
     model = models.build(config.Model(data=config.Episodes(seed=900), family="flat/gru"))
-    obs, prev_action = torch.randn(bench.BATCH, bench.FRAMES, model.encoder.net[0].in_features), torch.zeros(bench.BATCH, bench.FRAMES).long()
+    obs, prev_action = (
+        torch.randn(bench.BATCH, bench.FRAMES, model.encoder.net[0].in_features),
+        torch.zeros(bench.BATCH, bench.FRAMES).long(),
+    )
     with FlopCounterMode(display=False) as update:
         sum(model.losses(obs, prev_action).values()).mean().backward()
     with FlopCounterMode(display=False) as floor:

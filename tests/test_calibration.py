@@ -81,6 +81,10 @@ def test_controls_that_leak_are_seen_and_what_the_oracle_is_told_comes_back():
     for leak in (0.0, 0.2):
         found = calibration.silence(evidence(leak=leak))
         shuffled = found[found.control.str.startswith("shuffled") & (found.company == 1)]
-        assert shuffled.estimate.tolist() == pytest.approx([leak] * len(shuffled), abs=0.02) and (shuffled.n == 10).all()
+        assert (
+            shuffled.estimate.tolist() == pytest.approx([leak] * len(shuffled), abs=0.02) and (shuffled.n == 10).all()
+        )
     told = calibration.told(evidence()).set_index(["readout", "what"]).estimate
-    assert told["reward", "own slope"] == pytest.approx(1) and told["reward", "coupling of .25"] == pytest.approx(0.25, abs=0.02)
+    assert told["reward", "own slope"] == pytest.approx(1) and told["reward", "coupling of .25"] == pytest.approx(
+        0.25, abs=0.02
+    )

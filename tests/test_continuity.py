@@ -26,7 +26,12 @@ def noisy(rng, curve, agents=40, noise=0.02):
 
 
 SMOOTH = {"line": U, "falling": 1 - U, "bend": U**2, "sigmoid": 1 / (1 + np.exp(-8 * (U - 0.5)))}
-STEPS = {"one": 1.0 * (U > 0.5), "early": 1.0 * (U > 0.15), "two": (U > 0.3) + 1.0 * (U > 0.7), "down": 1.0 * (U < 0.62)}
+STEPS = {
+    "one": 1.0 * (U > 0.5),
+    "early": 1.0 * (U > 0.15),
+    "two": (U > 0.3) + 1.0 * (U > 0.7),
+    "down": 1.0 * (U < 0.62),
+}
 
 
 @pytest.mark.parametrize("name", SMOOTH)

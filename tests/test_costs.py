@@ -9,7 +9,7 @@ from conftest import tiny_study
 
 from vicarious import config, execute, pipeline
 from vicarious.cli import app
-from vicarious.paper import chapters, site, studies
+from vicarious.paper import site, studies
 from vicarious.store import Store
 
 

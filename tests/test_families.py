@@ -109,7 +109,9 @@ def test_cells_code_alike_what_is_alike_wherever_it_is():
 def test_errors_weigh_bodies_and_moods_as_they_are_told_to():
     model = build("flat/gru", bodies=7.0)
     obs = torch.zeros(1, world.features(DATA.world))
-    found = [float(model.error(obs + torch.nn.functional.one_hot(torch.tensor(i), obs.shape[1]), obs)) for i in range(9)]
+    found = [
+        float(model.error(obs + torch.nn.functional.one_hot(torch.tensor(i), obs.shape[1]), obs)) for i in range(9)
+    ]
     assert found == [7, 7, 7, 7, 1, 1, 1, 1, 7]
 
 

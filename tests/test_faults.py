@@ -21,7 +21,7 @@ from distributed import Client
 from tqdm import tqdm
 
 from vicarious import config, execute
-from vicarious.paper import results, studies
+from vicarious.paper import results
 from vicarious.store import Store
 
 KILLS = 50

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import tiny_battery
@@ -159,7 +158,11 @@ def test_a_code_that_has_not_moved_is_answered_as_in_the_table_of_responses(agen
         tensor[battery.TEMPLATES.index("other")] = tensor[battery.TEMPLATES.index("self")]
     shown = battery.encode(own.model(cfg.model), shown_, alike, cfg.model.data)
     usual = metrics.slopes(battery.respond(head, shown, ladder))
-    usual = usual[(usual.kind == usual.readout.map(metrics.MAIN)) & (usual.mover == "other")].set_index(["readout", "similarity"]).slope
+    usual = (
+        usual[(usual.kind == usual.readout.map(metrics.MAIN)) & (usual.mover == "other")]
+        .set_index(["readout", "similarity"])
+        .slope
+    )
     start = table[(table.alpha == 0) & (table.mover == "other")]
     assert set(start.path) == {"axis", "shift", "whole", "random"}
     for row in start.itertuples():

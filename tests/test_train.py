@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vicarious import config, episodes, execute, heads, models, pipeline, train
 from vicarious.models.base import GRU
-from vicarious.paper import results, studies
+from vicarious.paper import results
 from vicarious.store import Store
 
 UPDATES = 20
@@ -152,7 +152,11 @@ def test_the_cell_is_a_gru():
 def test_a_study_of_stacked_populations_finds_what_one_of_single_agents_finds(tmp_path, monkeypatch):
     """The way a study goes on a GPU, on the CPU: seeds as one population, everything else the same."""
     monkeypatch.setenv("VICARIOUS_PRECISION", "fp32")
-    cells = list(dict.fromkeys(c for seed in (930, 931, 932) for c in tiny_study(seed, families=("cells/gru", "flat/gru", "pixels"))))
+    cells = list(
+        dict.fromkeys(
+            c for seed in (930, 931, 932) for c in tiny_study(seed, families=("cells/gru", "flat/gru", "pixels"))
+        )
+    )
     single, stacked = (Store(tmp_path / name / "runs", tmp_path / name / "data") for name in ("one", "many"))
     execute.fill(cells, single, workers=0, device="cpu")
     for module in (train, heads, pipeline):
@@ -282,7 +286,9 @@ def test_episodes_are_drawn_anew_and_own_actions_are_hidden_in_half_of_them():
     hidden = (shown == 0).all(1)
     assert 0.4 < hidden.float().mean() < 0.6 and torch.equal(shown[~hidden], prev_action[~hidden])
     feed.renew()
-    assert all(old.data_ptr() == new.data_ptr() for old, new in zip((obs, prev_action, shown), feed.inputs, strict=True))
+    assert all(
+        old.data_ptr() == new.data_ptr() for old, new in zip((obs, prev_action, shown), feed.inputs, strict=True)
+    )
     assert (feed.inputs[0] != before[0]).flatten(1).any(1).all()
     rows = feed.rows()
     assert rows.shape == (100, 64) and torch.equal(rows[: models.FRESH].flatten(), torch.arange(len(feed)))

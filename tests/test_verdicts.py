@@ -223,7 +223,9 @@ def test_ids_are_unique_and_cover_the_preregistration():
 def test_thresholds_are_the_preregistered_ones():
     assert (results.S, results.P, verdicts.MINIMUM, verdicts.FORESEEN) == (0.5, 0.0, 10, 0.5)
     assert (metrics.TOLERANCE, metrics.AGREEMENT, metrics.PASSING, metrics.IDENTITY) == (0.2, 0.9, 0.9, 0.95)
-    bars = {p.id: [c.supports and (c.supports.kind, c.supports.value) for c in p.criteria] for p in chapters.PREDICTIONS}
+    bars = {
+        p.id: [c.supports and (c.supports.kind, c.supports.value) for c in p.criteria] for p in chapters.PREDICTIONS
+    }
     assert bars["P2a/value/flat"] == [(">", 0.1), (">", 0.0)] and bars["P1b/cells"] == [(">", 0.05)]
     assert bars["F1/cells"] == [(">", 0.1), (">", 0.0), (">", 0.02)] and bars["P3/conduct/flat"] == [(">", 0.02)] * 3
     assert bars["P4/p.1/flat"][:3] == [("share", 0.9), None, ("<", 0.65)]

@@ -280,12 +280,6 @@ def test_outlook_knows_where_purposeful_others_go(g):
 
 
 def test_an_unusable_world_is_refused():
-    for bad in (
-        {"ladder": (1, 0)},
-        {"ladder": (1.0, 2.0)},
-        {"max_items": 9},
-        {"other_purpose": 1.3},
-        {"colour": 1},
-    ):
+    for bad in ({"ladder": (1, 0)}, {"ladder": (1.0, 2.0)}, {"max_items": 9}, {"other_purpose": 1.3}, {"colour": 1}):
         with pytest.raises(ValueError):
             config.World(**bad)

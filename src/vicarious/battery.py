@@ -2,10 +2,11 @@
 and what agents predict in them.
 
 A scene is a real rollout of six frames, then a scripted event: `approach` (the item appears in place of another one),
-`contact` (the mover steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder, so
-that the same template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched control
-of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission) the item
-vanishes.  In scenes of `nobody` the other's body is left out; in `quiet` ones the self moves and the other has nothing.
+`contact` (the mover steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder,
+so that the same template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched
+control of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission)
+the item vanishes.  In scenes of `nobody` the other's body is left out; in `quiet` ones the self moves and the other
+has nothing.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _choose(allowed: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _script(cfg: config.Battery, pos: Tensor, actions: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Append contact and after, and lay the item: pos, actions [n, T, M]; items [X, K, n, T, M, N], in one byte each."""
+    """Append contact and after, and lay the item: pos, actions [n, T, M]; items [X, K, n, T, M, N], a byte each."""
     after, apart = world.geometry(cfg.world.size, pos.device)
     g, n, cells = world.generator(cfg.seed, "battery/script"), torch.arange(len(pos)), torch.arange(items.shape[-1])
     here, lying = pos[:, -1], items[:, -1].clone()
@@ -304,9 +305,7 @@ def _rows(
     return frame.assign(mover=mover, similarity=s)
 
 
-def truth(
-    cfg: config.Battery, scenes: Scenes, gains: dict[str, Tensor], kappa: float = 0.0
-) -> pd.DataFrame:
+def truth(cfg: config.Battery, scenes: Scenes, gains: dict[str, Tensor], kappa: float = 0.0) -> pd.DataFrame:
     """The response table of an agent that knows the truth: r by the simulator's own reward, V = V_pi + kappa V_other.
 
     gains: mover -> [X, K, n, phases, M] from `true_returns`; those of nobody are made from the other's.

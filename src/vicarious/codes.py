@@ -62,7 +62,7 @@ def _fitting_codes(cfg: config.Codes, model: nn.Module, scenes: Scenes, device: 
 
 
 def whitening(z: Tensor) -> Tensor:
-    """The symmetric square root [D, D] of the inverse covariance of codes z [..., D], shrunk by Ledoit & Wolf (2004)."""
+    """The symmetric square root [D, D] of the inverse covariance of codes z [..., D], shrunk as by Ledoit & Wolf."""
     from sklearn.covariance import ledoit_wolf  # imported where it is used: most chapters only read results
 
     covariance, _ = ledoit_wolf(z.flatten(0, -2).double().cpu().numpy())

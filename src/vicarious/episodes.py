@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -97,8 +98,8 @@ class Outlook:
     """Where a purposeful other may be in the next frame of eventful episodes.
 
     seeks [R]: whether it has something to seek; informed, aimless, stays [R, N]: its chances to be in each cell, for an
-    observer who knows what it seeks and how surely, one to whom it moves at random, and one to whom it stays where there
-    is nothing to seek and else moves at random; there [R, N]: where it is; episode, frame [R]: the frame before.
+    observer who knows what it seeks and how surely, one to whom it moves at random, and one to whom it stays where
+    there is nothing to seek and else moves at random; there [R, N]: where it is; episode, frame [R]: the frame before.
     """
 
     seeks: Tensor
@@ -110,7 +111,7 @@ class Outlook:
     frame: Tensor
 
     def error(self, belief: str | Tensor, seeking: bool = True) -> float:
-        """Mean squared error, summed over cells, of chances [R, N]; of all frames, or where it has something to seek."""
+        """Mean squared error, summed over cells, of chances [R, N]; of all frames, or where it seeks something."""
         belief = getattr(self, belief) if isinstance(belief, str) else belief
         wrong = (belief - self.there).square().sum(1)
         return float(wrong[self.seeks].mean() if seeking else wrong.mean())
@@ -121,7 +122,7 @@ def outlook(cfg: config.World, states: list[State]) -> Outlook:
     after, cells = world.geometry(cfg.size, states[0].pos.device)[0], cfg.size**2
     episode = (states[0].eventful & (states[0].purpose[:, 1] > 0)).nonzero().squeeze(1)
     parts: list[tuple[Tensor, ...]] = []
-    for t, (state, ahead) in enumerate(zip(states[:-1], states[1:], strict=True)):
+    for t, (state, ahead) in enumerate(pairwise(states)):
         action, seeks = (x[episode, 1] for x in world.purposeful_action(state, cfg))
         pos, surely = state.pos[episode, 1], state.purpose[episode, 1, None]
         aimless = F.one_hot(after[pos], cells).float().mean(1)

@@ -13,7 +13,7 @@ import pandas as pd
 
 AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_loss", "others", "rewards"]
 KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
-    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state"),
+    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state")
 }
 UNDEFINED = 0.2  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth

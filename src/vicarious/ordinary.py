@@ -1,4 +1,4 @@
-"""A second route to the coefficient: what heads predict in ordinary eventful episodes, regressed on what both bodies meet.
+"""A second route to the coefficient: what heads predict in ordinary eventful episodes, by what both bodies meet.
 
 No scene is scripted and no twin is needed; what remains is that a body's contacts go with whatever else is in a frame.
 """

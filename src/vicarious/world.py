@@ -187,8 +187,8 @@ def conduct(state: State, config: World, g: torch.Generator, worth: Tensor | Non
 def purposeful_action(state: State, config: World, worth: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What a purposeful body does [B, M], and whether it has something to seek [B, M].
 
-    A step to the nearest item that is good by its own taste, around bad ones (it waits where they are in every way), ties
-    in the order of cells and actions; it stays where there is nothing good.
+    A step to the nearest item that is good by its own taste, around bad ones (it waits where they are in every way),
+    ties in the order of cells and actions; it stays where there is nothing good.
     """
     after, apart = geometry(config.size, state.pos.device)
     own, other = values(config, state.pos.device) if worth is None else worth

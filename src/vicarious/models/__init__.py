@@ -4,7 +4,7 @@ A family is `encoder/memory`: an encoder of `ENCODERS` with a memory and objecti
 `Memory(cfg, features)` with
 
     encode(obs [B, T, F], prev_action [B, T]) -> z [B, T, D]
-    losses(obs, prev_action, shown) -> {name: [B, T]}       shown: actions as the predictor is given them, 0 where hidden
+    losses(obs, prev_action, shown) -> {name: [B, T]}       shown: actions as the predictor has them, 0 where hidden
     imagine(obs, prev_action, actions [B, H]) -> [B, H, D]  codes of H frames that follow unseen, where it can
 
 A memory that samples says how many numbers a frame takes (`noise`); `losses` is then also given uniform noise

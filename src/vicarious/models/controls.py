@@ -1,5 +1,5 @@
-"""Controls: no world model at all (`Pixels`, `PCA`), an encoder that learns own reward and nothing else (`EndToEnd`), and
-two that are privileged to know who is who (`Oracle`, `Disjoint`).  An untrained twin is any family with
+"""Controls: no world model at all (`Pixels`, `PCA`), an encoder that learns own reward and nothing else (`EndToEnd`),
+and two that are privileged to know who is who (`Oracle`, `Disjoint`).  An untrained twin is any family with
 `trained_on="nothing"`; `solitary` is a world model whose own world has no eventful episode."""
 
 from __future__ import annotations

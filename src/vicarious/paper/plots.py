@@ -29,7 +29,11 @@ STYLES = {  # of series, by name: colour and line; others take theirs from a pal
     **{"drifter": (COLOURS["drifter"], ":"), "nobody": ("0.45", "--"), "battery": (COLOURS["other"], "-")},
     **{NAMES["reference"]: (COLOURS["other"], "-"), NAMES["pixels"]: (COLOURS["pixels"], "--")},
     **{NAMES["pca"]: (COLOURS["pixels"], "-."), NAMES["untrained"]: (COLOURS["untrained"], ":")},
-    **{NAMES["end_to_end"]: ("#8c6d31", "--"), NAMES["solitary"]: ("#31688c", ":"), NAMES["expressionless"]: ("#b5651d", "-.")},
+    **{
+        NAMES["end_to_end"]: ("#8c6d31", "--"),
+        NAMES["solitary"]: ("#31688c", ":"),
+        NAMES["expressionless"]: ("#b5651d", "-."),
+    },
 }
 RHO = "empathy coefficient rho"
 
@@ -258,7 +262,9 @@ def places(states: list[State], beliefs: dict[str, np.ndarray], there: np.ndarra
     """
     size = round(states[0].items.shape[2] ** 0.5)
     widths = [2.4, *[1] * len(beliefs)]
-    fig, axes = plt.subplots(len(states), len(widths), figsize=(9, 1.5 * len(states) + 0.3), width_ratios=widths, squeeze=False)
+    _, axes = plt.subplots(
+        len(states), len(widths), figsize=(9, 1.5 * len(states) + 0.3), width_ratios=widths, squeeze=False
+    )
     rows = []
     for line, state, cell, row in zip(axes, states, np.asarray(there), range(len(states)), strict=True):
         drawings.scene(line[0], state, ladder)

@@ -80,8 +80,7 @@ class Results:
         return self.tables[name]
 
     def pick(self, name: str, **where) -> pd.DataFrame:
-        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise; None: as it
-        may be."""
+        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise; None: any."""
         table = self.table(name)
         where = {k: v for k, v in USUAL.items() if k in table} | where
         where = {k: v for k, v in where.items() if v is not None}
@@ -112,7 +111,9 @@ class Results:
 
     def over_nobody(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
         """The coefficient [n] less that of the same scene without the other's body."""
-        return self.rho(readout, seeds, family, **where) - self.rho(readout, seeds, family, **where | {"mover": "nobody"})
+        return self.rho(readout, seeds, family, **where) - self.rho(
+            readout, seeds, family, **where | {"mover": "nobody"}
+        )
 
     def animacy(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
         """The coefficient [n] less that of a drifter."""
@@ -141,7 +142,9 @@ class Results:
                 kept.append((family, variant))
         return kept
 
-    def curve(self, readout: str, seeds: Seeds, family: str = REFERENCE, table: str = "coefficients", **where) -> Course:
+    def curve(
+        self, readout: str, seeds: Seeds, family: str = REFERENCE, table: str = "coefficients", **where
+    ) -> Course:
         """Dose [L], 90 degrees less the angle, and coefficients [n, L] of appearance below identical, ascending."""
         t = self.agents(table, family, readout=readout, kind=MAIN[readout], mover="other", **where)
         s, found = rho(t[t.similarity < 1], seeds, over="similarity")
@@ -245,7 +248,9 @@ def gather(runs: list[Stage], store: Store, **where) -> Results:
     usual = min(batteries, key=lambda battery: battery.levels)
     fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
     kept = [run for run in runs if run not in set(fine) and (run.stage != "battery" or run == usual)]
-    tables = {name: load(kept, store, name) for name in ("responses", "measures", "interventions", "foresight", "ordinary")}
+    tables = {
+        name: load(kept, store, name) for name in ("responses", "measures", "interventions", "foresight", "ordinary")
+    }
     if tables["measures"] is None:
         tables["measures"] = pd.DataFrame(columns=[*config.TABLES["measures"].split(), "seed", "family", *USUAL])
     return Results.of(**tables, fine=load(fine, store, "responses") if fine else None, **where)

@@ -10,15 +10,12 @@ from importlib import metadata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy.stats
 
-from .. import config, drawings, metrics, models, stats
-from ..battery import MOVERS
+from .. import config, models
 from ..config import Stage
 from ..execute import family
 from ..store import Store, home
 from . import chapters, plots
-from .results import Results
 
 CONVERGED = "converged"  # heads trained on a frozen world model; other stages are updates of joint training
 MADE_WITH = ["stage", "device", "threads", "precision", "python", "torch"]

@@ -1,4 +1,4 @@
-"""Which runs every study needs, and which of them are published with weights: profiles of sizes, and tables of agents."""
+"""Which runs every study needs, and which are published with weights: profiles of sizes, and tables of agents."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 A rule is criteria with bars, which both write its text and decide it.  A prediction is `supported` when its criteria
 clear their bars, `contradicted` when a criterion that can contradict it does, else `inconclusive`; and Holm's procedure
-over all live verdicts must let it stand.  It is `not testable` where too few agents are competent, or a condition of its
-row fails.  Bars speak about 95% intervals over agents, so that text and decision cannot disagree.
+over all live verdicts must let it stand.  It is `not testable` where too few agents are competent, or a condition of
+its row fails.  Bars speak about 95% intervals over agents, so that text and decision cannot disagree.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import nbformat
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from ... import config, execute, models
+from ... import config, execute
 from ...config import Stage
 from ...pipeline import missing
 from ...store import Store, home

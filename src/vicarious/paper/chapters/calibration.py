@@ -37,7 +37,9 @@ class Calibration(Parameters):
     amount: ClassVar[str] = "few"
 
     seeds: int = studies.seeds_of("few")
-    seed: int = Field(studies.FIRST, ge=0, le=9999, description="the agent whose values are compared with the true ones")
+    seed: int = Field(
+        studies.FIRST, ge=0, le=9999, description="the agent whose values are compared with the true ones"
+    )
 
     def agents(self) -> list[Stage]:
         return studies.calibration(self.profile, self.seeds)
@@ -119,12 +121,14 @@ def notes(recovered: pd.DataFrame, exact: bool) -> dict[str, str]:
     for readout, own in recovered.groupby("readout"):
         worst = own.loc[(own.estimate - 1).abs().idxmax()]
         said = f"this head recovers {worst.estimate:.2f} of planted couplings"
-        found[readout] = "; ".join([*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])])
+        found[readout] = "; ".join(
+            [*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])]
+        )
     return found
 
 
 def silence(results: Results) -> pd.DataFrame:
-    """Controls that must be null where every event has been learnt from: readout, control, company, s, and the interval.
+    """Controls that must be null where every event has been learnt from: readout, control, company, s, interval.
 
     At p = 0 the same controls can fail, and the table says what they give there.
     """
@@ -203,7 +207,7 @@ STAGES["simulations"] = Recipe(
 
 
 def recovered_lines(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
-    """Recovered against planted coupling: rows are heads, columns encoders; thin lines agents, a line per similarity."""
+    """Recovered against planted coupling: rows are heads, columns encoders; thin lines are agents."""
     lines, scale = [], expected(returns)
     for readout, family, s in product(MAIN, ENCODERS, LOOKS):
         seeds = sorted(results.pick("gates", family=family, readout=readout, company=FULL).seed)

@@ -81,8 +81,8 @@ def steps(x: np.ndarray, y: np.ndarray, at: float, count: int) -> np.ndarray:
 
 
 def lead(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """By how much the smooth curve predicts each level [n, L] that it was not fitted to better than the best step: above
-    0 a slope, below 0 a jump.
+    """By how much the smooth curve predicts each level [n, L] that it was not fitted to better than the best step:
+    above 0 a slope, below 0 a jump.
 
     Squared errors of the logistic curve against those of one step or of two, whichever is the better for the agent over
     all levels, over the variance of its curve.  NaN where a curve has no variance or too few levels.
