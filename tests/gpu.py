@@ -63,7 +63,7 @@ def largest_difference(one: torch.nn.Module, two: torch.nn.Module) -> float:
 @contextlib.contextmanager
 def drawn_on_the_host() -> Iterator[None]:
     """Both devices learn from the same episodes, which generators of two devices would not give."""
-    real = models.Feed._pool
+    real, models.HELD_OUT = models.Feed._pool, 64
 
     def pool(self: models.Feed) -> list[torch.Tensor]:
         there, self.device, self.g = self.device, "cpu", world.generator(self.cfg.data.seed, "gpu")

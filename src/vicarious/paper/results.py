@@ -80,7 +80,7 @@ class Results:
         return self.tables[name]
 
     def pick(self, name: str, **where) -> pd.DataFrame:
-        """Rows of a table in which every column is as given, and that of usual agents unless said otherwise; None: any."""
+        """Rows of a table in which every column is as given (None: any), and else that of usual agents."""
         table = self.table(name)
         where = {k: v for k, v in USUAL.items() if k in table} | where
         where = {k: v for k, v in where.items() if v is not None}
