@@ -138,12 +138,12 @@ def test_no_return_of_one_body_hangs_on_what_the_other_does(gains):
 
 
 def test_the_instrument_is_exact_without_any_network(gains):
-    table = chapters.calibration.exactness(CFG, SCENES, gains)
+    table = chapters.calibration.exactness(CFG, SCENES, gains, returns := battery.returns(CFG, gains)[0])
     assert set(table.kappa) == {-1.0, 0.0, 0.25, 0.5, 1.0} and len(table) == 20
     assert (table.recovered - table.kappa).abs().max() < 1e-4 and chapters.calibration.is_exact(table)
-    broken = {**gains, "other": gains["other"] + 0.1 * torch.randn_like(gains["other"])}
-    wrong = chapters.calibration.exactness(CFG, SCENES, {**broken, "self": broken["other"]})
-    assert not chapters.calibration.is_exact(wrong.assign(recovered=wrong.recovered + 0.002))
+    for scaled in (torch.tensor([1.0, 3.0]), torch.tensor([1.01, 1.0])):  # of what the two bodies gain
+        broken = gains | {mover: gains[mover] * scaled for mover in ("self", *battery.OTHERS)}
+        assert not chapters.calibration.is_exact(chapters.calibration.exactness(CFG, SCENES, broken, returns))
 
 
 def test_the_truth_is_worth_one_to_the_self_and_nothing_of_others(gains):

@@ -84,7 +84,8 @@ def test_controls_that_leak_are_seen_and_what_the_oracle_is_told_comes_back():
         assert (
             shuffled.estimate.tolist() == pytest.approx([leak] * len(shuffled), abs=0.02) and (shuffled.n == 10).all()
         )
-    told = calibration.told(evidence()).set_index(["readout", "what"]).estimate
+    told = calibration.told(evidence(), RETURNS).set_index(["readout", "what"]).estimate
+    assert told["value", "coupling of .25"] == pytest.approx(0.25, abs=0.02), "over what the other's joy is"
     assert told["reward", "own slope"] == pytest.approx(1) and told["reward", "coupling of .25"] == pytest.approx(
         0.25, abs=0.02
     )

@@ -206,7 +206,12 @@ def test_all_runs_are_computed_once_and_read_back(tiny, store):
     assert set(chapters.head_notes("tiny", store)) <= shown
     table = calibration.silence(found)
     assert set(table.control) == {"shuffled rewards, cells/gru", "shuffled rewards, flat/gru", "oracle", "disjoint"}
-    assert table.estimate.notna().all() and calibration.told(found).estimate.notna().all()
+    assert (
+        table.estimate.notna().all()
+        and calibration.told(found, store.read(config.Returns(battery=runs[0]).address).tables["returns"])
+        .estimate.notna()
+        .all()
+    )
 
 
 def test_the_arithmetic_of_no_stage_changed_without_its_epoch():

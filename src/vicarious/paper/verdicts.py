@@ -28,7 +28,7 @@ from .studies import ENCODERS
 ALPHA = 0.05
 MINIMUM = 10  # below this many agents every verdict is inconclusive
 NULL_LEVEL = 0.05  # of two one-sided tests
-CONFIRMATORY = 40  # planned agents of what a verdict at p = 0 is read from; below it a verdict is provisional
+CONFIRMATORY, SWEEP = 40, 20  # planned agents at p = 0, and in company; below it a verdict is provisional
 FORESEEN = 0.5  # of the way from aimless to informed: what a world model of others has to foresee
 UNTESTABLE = "not testable"
 

@@ -45,29 +45,29 @@ class Calibration(Parameters):
         return studies.calibration(self.profile, self.seeds)
 
 
-def exactness(battery: config.Battery, scenes: stimuli.Scenes, gains: dict[str, Tensor]) -> pd.DataFrame:
+def exactness(
+    battery: config.Battery, scenes: stimuli.Scenes, gains: dict[str, Tensor], returns: pd.DataFrame
+) -> pd.DataFrame:
     """Couplings that the instrument gives back of those planted, without any network: readout, mover, kappa, recovered.
 
     An agent that knows the truth predicts the simulator's own reward and V_pi + kappa V_other; a value's coefficient is
-    over what V_other's joy is of V_pi's (DESIGN 4).
+    over what V_other's joy is of V_pi's, by the table of `returns` (DESIGN 4).
     """
     usual = {mover: gains[mover] for mover in stimuli.MOVERS}
-    truth = stimuli.truth(battery, scenes, usual)
-    whole = metrics.coefficients(stimuli.truth(battery, scenes, usual, 1.0), truth)
-    rows = []
+    truth, scale, rows = stimuli.truth(battery, scenes, usual), expected(returns), []
     for kappa in KAPPAS:
         found = metrics.coefficients(stimuli.truth(battery, scenes, usual, kappa), truth)
         for (readout, kind), mover in product(MAIN.items(), stimuli.OTHERS):
-            at = lambda t, m=mover, r=readout, k=kind: t[(t.mover == m) & (t.readout == r) & (t.kind == k)]  # noqa: E731
-            scale = float(at(whole).rho.iloc[0]) if readout == "value" else 1.0
-            rows.append((readout, mover, kappa, float(at(found).rho.iloc[0]) / scale))
+            own = found[(found.mover == mover) & (found.readout == readout) & (found.kind == kind)].rho
+            rows.append((readout, mover, kappa, float(own.iloc[0]) / scale[readout, mover]))
     return pd.DataFrame(rows, columns=["readout", "mover", "kappa", "recovered"])
 
 
 def published_exactness(battery: config.Battery, store: Store) -> pd.DataFrame:
     """`exactness` of templates and returns that are at hand."""
     scenes, _ = (lab := Workspace(store)).scenes(battery)
-    return exactness(battery, scenes, lab.returns(battery))
+    table = store.read(config.Returns(battery=battery).address).tables["returns"]
+    return exactness(battery, scenes, lab.returns(battery), table)
 
 
 def is_exact(table: pd.DataFrame) -> bool:
@@ -144,13 +144,14 @@ def silence(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["readout", "control", "company", "s", "estimate", "low", "high", "n"])
 
 
-def told(results: Results) -> pd.DataFrame:
+def told(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
     """Heads on the oracle's state: own slope, and a coupling of .25 at p = 1; readout, what, estimate, low, high, n."""
-    rows, kappa = [], {"kappa_gain": 0.25, "kappa_loss": 0.25}
+    rows, kappa, scale = [], {"kappa_gain": 0.25, "kappa_loss": 0.25}, expected(returns)
     for readout in MAIN:
         seeds = sorted(results.agents("gates", "oracle", readout=readout, company=FULL).seed)
         found = {"own slope": results.own(readout, seeds, "oracle", company=FULL)}
-        found["coupling of .25"] = results.rho(readout, seeds, "oracle", company=FULL, **kappa)
+        coupled = results.rho(readout, seeds, "oracle", company=FULL, **kappa)
+        found["coupling of .25"] = coupled / scale[readout, "other"]
         for name, x in found.items():
             own = stats.interval(x)
             rows.append((readout, name, own.estimate, own.low, own.high, own.n))

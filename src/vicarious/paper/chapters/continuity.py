@@ -5,6 +5,7 @@ Shapes: n agents, L levels of the dose, in ascending order and the same for all 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import combinations, product
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ from .. import studies
 from ..plots import Line, draw, draw_similarity, over_similarity
 from ..results import S_HIGH, Agents, Results
 from ..studies import ENCODERS, GRADED, RAISED, Parameters
-from ..verdicts import rule
+from ..verdicts import SWEEP, rule
 from .misgeneralisation import animacy
 
 PATH = "whole"  # from the other's code to the self's
@@ -113,7 +114,9 @@ def jump(y: np.ndarray) -> np.ndarray:
 
 
 def jump_ratio(y: np.ndarray) -> np.ndarray:
-    """The largest jump over that of every second level [n]: 1/2 of a straight line, 1 of a step."""
+    """The largest jump over that of every second level [n], both over the same range: 1/2 of a straight line, 1 of a
+    step.  An even number of levels leaves the last one out."""
+    y = y[:, : y.shape[1] - (y.shape[1] + 1) % 2]
     coarse = jump(y[:, ::2])
     return jump(y) / np.where(coarse > 0, coarse, np.nan)
 
@@ -173,7 +176,10 @@ _shapes = [f for way in ("appearance", "code") for f in (_share(way, 1), _share(
 ROWS = [
     *rule("P3", rise, (curve, _rank_correlation), patch_contrast),
     *rule("P3/conduct", animacy, *(_animacy_among(others) for others in RAISED)),
-    *rule("P4", *_shapes, agents=_in_company),
+    *(
+        row if row.id.startswith("P4/p0/") else replace(row, planned=SWEEP)
+        for row in rule("P4", *_shapes, agents=_in_company)
+    ),
 ]
 
 
