@@ -163,7 +163,8 @@ def test_only_reference_agents_raised_alone_or_with_everybody_are_published_with
     tables, weights = studies.publication(studies.everything(seeds=studies.WEIGHTS + 1))
     heads_ = [w for w in weights if isinstance(w, config.Heads)]
     assert {(w.model.family, w.company) for w in heads_} == {(f, p) for f in studies.ENCODERS for p in (0.0, 1.0)}
-    assert len(heads_) == 4 * studies.WEIGHTS
+    swept = min(studies.WEIGHTS, studies.PROFILES["paper"].sweep)
+    assert len(heads_) == len(studies.ENCODERS) * (studies.WEIGHTS + swept)
     assert all(w.kappa_gain == 0 and w.others == "all" and results.variant(w.model) == "reference" for w in heads_)
     assert len(tables) == len(set(tables))
 

@@ -157,6 +157,13 @@ def test_a_control_that_is_not_competent_does_not_count():
     assert decided(nobody).verdict["P2b/reward/cells"] == "supported", "the untrained twin is left"
 
 
+def test_without_a_competent_encoder_of_reward_alone_it_is_not_testable_whether_it_takes_a_world_model():
+    t = PLANTED.gates
+    weak = PLANTED.replace(gates=t.assign(own=np.where(t.variant == "end_to_end", 0.3, t.own)))
+    found = decided(weak)
+    assert found.verdict["P2c/cells"] == "not testable" and found.verdict["P2a/reward/cells"] == "supported"
+
+
 def test_below_ten_agents_it_is_always_inconclusive():
     table_ = decided(evidence(n=9))
     assert set(table_.verdict[LIVE]) == {"inconclusive"} and table_.note["P2a/reward/cells"].startswith("fewer than 10")

@@ -42,23 +42,31 @@ def measure(cfg: config.Codes, model: nn.Module, scenes: Scenes, codes: CodesOf)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
     for z in fitting.values():
         z.sub_(mean).div_(scale)
-    rows = [*_tau(cfg, at, fitting), *_direction(cfg, at, scenes, fitting, own), *_cka(at)]
+    rows = [*_tau(cfg, at, fitting), *_direction(cfg, model, scenes, own), *_cka(at)]
     rows += _identity(cfg, at, fitting)
     return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 
 
 def _fitting_codes(cfg: config.Codes, model: nn.Module, scenes: Scenes, device: torch.device) -> dict[str, Tensor]:
     """Codes at contact [event and twin, K, n, D] of other scenes than the battery's, at appearances drawn per scene."""
-    data = cfg.model.data
-    appearance, codes = world.appearance(data.world, data.seed, device), {}
-    for mover in FITTED:
-        noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
-        for part in scenes.split(CHUNK):
-            obs, prev_action = battery.present(part.to(device), mover, None, data.world, appearance, noise, len(MET))
-            z = models.encode(model, obs, prev_action)[:, CONTACT - len(PHASES)].clone()  # not a view of all frames
-            parts.append(z.view(len(MET), len(data.world.ladder), len(part), -1))
-        codes[mover] = torch.cat(parts, 2)
-    return codes
+    return {mover: _at_contact(cfg, model, scenes.to(device), mover) for mover in FITTED}
+
+
+def _at_contact(
+    cfg: config.Codes, model: nn.Module, scenes: Scenes, mover: str, angle: Tensor | None = None, hidden: bool = False
+) -> Tensor:
+    """Codes at contact [event and twin, K, n, D]; hidden: the own action that led to this frame is not shown."""
+    data, at, device = cfg.model.data, CONTACT - len(PHASES), scenes.pos.device
+    appearance = world.appearance(data.world, data.seed, device)
+    noise, parts = world.generator(0, f"battery/noise/{mover}", device), []
+    for part in scenes.split(CHUNK):
+        obs, prev_action = battery.present(part, mover, angle, data.world, appearance, noise, len(MET))
+        if hidden:
+            prev_action = prev_action.clone()
+            prev_action[:, at] = 0
+        z = models.encode(model, obs, prev_action)[:, at].clone()  # not a view of all frames
+        parts.append(z.view(len(MET), len(data.world.ladder), len(part), -1))
+    return torch.cat(parts, 2)
 
 
 def whitening(z: Tensor) -> Tensor:
@@ -126,13 +134,19 @@ def directions(scenes: Scenes, mover: str) -> Tensor:
     return scenes.actions[battery.TEMPLATES.index(template), :, CONTACT - len(PHASES), 0].long() - 1
 
 
-def _direction(cfg: config.Codes, at: CodesOf, scenes: Scenes, fitting: dict[str, Tensor], own: Scenes) -> Rows:
-    z = fitting["self"]
-    y = directions(own, "self").to(z.device).expand(z.shape[:-1]).flatten()
-    decoder = fit_mlp(z.flatten(0, -2), y, cfg, F.cross_entropy, "direction", outputs=len(world.ACTIONS) - 1)
-    for (mover, s), z in at.items():
-        guess = decoder(z).argmax(-1)
-        yield "direction", mover, s, float((guess == directions(scenes, mover).to(z.device)).double().mean())
+def _direction(cfg: config.Codes, model: nn.Module, scenes: Scenes, own: Scenes) -> Rows:
+    """Read off codes of frames whose own action is not shown: else the self's step is known without looking."""
+    device = next(model.parameters(), torch.empty(0)).device
+    z, scenes = _at_contact(cfg, model, own.to(device), "self", hidden=True), scenes.to(device)
+    flat = z.flatten(0, -2)
+    mean, scale = flat.mean(0), spread(flat)
+    y = directions(own, "self").to(device).expand(z.shape[:-1]).flatten()
+    decoder = fit_mlp((flat - mean) / scale, y, cfg, F.cross_entropy, "direction", outputs=len(world.ACTIONS) - 1)
+    for mover, s, angle in battery.conditions(cfg.battery.levels):
+        if mover in FITTED:
+            at = _at_contact(cfg, model, scenes, mover, angle, hidden=True)
+            guess = decoder((at - mean) / scale).argmax(-1)
+            yield "direction", mover, s, float((guess == directions(scenes, mover)).double().mean())
 
 
 def debiased_cka(x: Tensor, y: Tensor) -> float:

@@ -336,12 +336,12 @@ class Codes(Evaluated):
     """What one world model's codes share between self and other in the same event, and whether they tell who moved."""
 
     stage: ClassVar[str] = "codes"
-    epoch: ClassVar[int] = 3
+    epoch: ClassVar[int] = 4
     model: Model
     battery: Battery = Battery()
     width: int = Field(128, ge=1)
     depth: int = Field(2, ge=1, le=6)
-    fit_scenes: int = Field(2048, ge=64, description="scenes of their own to which decoder and probe are fitted")
+    fit_scenes: int = Field(8192, ge=64, description="scenes of their own to which decoder and probe are fitted")
     updates: int = Field(1000, ge=1, description="of decoder and probe")
     batch: int = Field(1024, ge=1, description="codes per update")
     rate: float = Field(3e-3, gt=0)

@@ -114,8 +114,10 @@ def better_excess(e: Results, seeds: list[int], head: str, family: str) -> np.nd
 
 
 def beyond_others(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
-    """rho beyond encoders that are no world models of others [n, 2]."""
-    return np.stack([e.excess(head, seeds, family, family, variant) for variant in LEARNT_LESS], 1)
+    """rho beyond encoders that are no world models of others [n, 2]; NaN beyond one that is not competent itself."""
+    counting = e.counting(head, [(family, variant) for variant in LEARNT_LESS])
+    found = {variant: e.excess(head, seeds, family, family, variant) for variant in LEARNT_LESS}
+    return np.stack([x if (family, variant) in counting else x * np.nan for variant, x in found.items()], 1)
 
 
 def shown_experience(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
