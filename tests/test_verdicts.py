@@ -204,9 +204,9 @@ def test_identity_that_was_not_measured_is_not_identity():
 
 
 def test_it_is_provisional_below_the_planned_number_and_a_heads_note_is_that_heads_alone():
-    few = decided(evidence(n=20), notes={"value": "recovers half"})
+    few = decided(evidence(n=20), notes={("value", "cells/gru"): "recovers half"})
     assert few.provisional["P1a/cells"] and not decided(PLANTED).provisional["P1a/cells"]
-    assert few.note["F1/cells"].endswith("recovers half") and few.note["P2a/reward/cells"] == ""
+    assert few.note["F1/cells"].endswith("recovers half") and few.note["F1/flat"] == few.note["P2a/reward/cells"] == ""
 
 
 def test_holm_takes_back_what_does_not_survive():

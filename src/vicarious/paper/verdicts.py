@@ -254,11 +254,11 @@ def _criterion(row: list, values: tuple) -> Criterion:
 
 
 def verdicts(
-    rows: Iterable[Prediction], results: Results | None, notes: Mapping[str, str] | None = None
+    rows: Iterable[Prediction], results: Results | None, notes: Mapping[tuple, str] | None = None
 ) -> pd.DataFrame:
     """One row per prediction: what was estimated, its interval, its gate and its verdict.
 
-    notes: by head, what has to be said of everything that is read from it.  Holm's procedure counts every row that is
+    notes: by head and family, what has to be said of everything that is read from it.  Holm's procedure counts every row that is
     not pending: one that could not be measured as if it had a p-value of 1.
     """
     found = [decide(p, results) for p in rows]
@@ -270,7 +270,7 @@ def verdicts(
                 row["verdict"], row["note"] = "inconclusive", _join(row["note"], "does not survive Holm")
     for row in found:
         if row["verdict"] != "pending":
-            row["note"] = _join(row["note"], (notes or {}).get(row["head"] or "reward", ""))
+            row["note"] = _join(row["note"], (notes or {}).get((row["head"], row["family"]), ""))
     return pd.DataFrame(found)
 
 

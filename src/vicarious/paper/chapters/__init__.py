@@ -157,7 +157,7 @@ def with_default_seeds(chapter: str, given: dict[str, str], store: Store) -> Par
     return parameters.model_copy(update={"seeds": min(parameters.seeds, studies.WEIGHTS)})
 
 
-def head_notes(profile: str, store: Store) -> dict[str, str]:
+def head_notes(profile: str, store: Store) -> dict[tuple[str, str], str]:
     """What has to be said of everything that is read from a head, as far as the agents are at hand that show it."""
     runs = results.at_hand(studies.calibration(profile), store)
     battery, returns = (next((run for run in runs if run.stage == stage), None) for stage in ("battery", "returns"))

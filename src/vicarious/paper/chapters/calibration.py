@@ -115,15 +115,13 @@ def recovery(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["readout", "family", "s", "estimate", "low", "high", "n", "recovers"])
 
 
-def notes(recovered: pd.DataFrame, exact: bool) -> dict[str, str]:
-    """What has to be said of everything that is read from a head, by head."""
+def notes(recovered: pd.DataFrame, exact: bool) -> dict[tuple[str, str], str]:
+    """What has to be said of everything that is read from a head, by head and family."""
     found = {}
-    for readout, own in recovered.groupby("readout"):
+    for key, own in recovered.groupby(["readout", "family"]):
         worst = own.loc[(own.estimate - 1).abs().idxmax()]
         said = f"this head recovers {worst.estimate:.2f} of planted couplings"
-        found[readout] = "; ".join(
-            [*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])]
-        )
+        found[key] = "; ".join([*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])])
     return found
 
 
