@@ -258,8 +258,8 @@ def verdicts(
 ) -> pd.DataFrame:
     """One row per prediction: what was estimated, its interval, its gate and its verdict.
 
-    notes: by head and family, what has to be said of everything that is read from it.  Holm's procedure counts every row that is
-    not pending: one that could not be measured as if it had a p-value of 1.
+    notes: by head and family, what has to be said of everything that is read from it.  Holm's procedure counts every
+    row that is not pending: one that could not be measured as if it had a p-value of 1.
     """
     found = [decide(p, results) for p in rows]
     live = [r for r in found if r["verdict"] != "pending"]
