@@ -197,7 +197,8 @@ def moved_along(results: Results, readout: str, seeds: dict[str, list[int]]) -> 
     lines = []
     for family, (path, name) in product(ENCODERS, PATHS.items()):
         lines.append(Line(name, *results.moved(readout, seeds[family], path, family), family))
-    return draw(lines, "share of the way to the self", columns=2, size=(4.2, 3.4), label=f"rho, {readout} head")
+    axis = lambda ax: ax.set_xlabel("share of the way to the self's code")  # noqa: E731
+    return draw(lines, "share", axis=axis, columns=2, size=(4.2, 3.4), label=f"rho, {readout} head")
 
 
 def by_company(results: Results, readout: str, s: float) -> pd.DataFrame:
