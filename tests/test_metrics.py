@@ -66,6 +66,12 @@ def test_a_kind_without_a_true_slope_is_undefined():
     assert found[found.readout == "value"].rho.isna().all() and found[found.readout == "reward"].rho.notna().all()
 
 
+def test_pain_of_values_is_printed_unnormalised_and_that_of_rewards_is_not():
+    found = rho(table(lambda *_: 1.0), mover="self", kind="pain").set_index("readout")
+    assert np.isnan(found.rho["value"]) and found.slope["value"] == pytest.approx(0.4)
+    assert found.rho["reward"] == pytest.approx(1)
+
+
 def test_similarity_is_interpolated_in_angle():
     levels = np.cos(np.radians([0, 30, 60, 90])).round(4)
     t = pd.DataFrame({"seed": 0, "similarity": levels, "rho": [0.0, 30.0, 60.0, 90.0]})

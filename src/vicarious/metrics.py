@@ -6,7 +6,7 @@ Every function takes and returns tidy tables; agents are the sample, scenes are 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_lo
 KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state")
 }
-UNDEFINED = 0.2  # a part whose true slope is smaller than this has no coefficient
+UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
 AGREEMENT = 0.9  # competent: correlation of V with V_pi over quiet scenes
 PASSING = 0.9  # share of agents that must be competent
@@ -26,10 +26,14 @@ MAIN = {"reward": "empathy", "value": "joy"}  # the kind that a readout's coeffi
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of response: a contrast over (contact, phase), and the valences between which its slope is taken."""
+    """One kind of response: a contrast over (contact, phase), and the valences between which its slope is taken.
+
+    normalised: whether it has a coefficient, over the true slope.
+    """
 
     contrast: dict[tuple[str, str], float]
     valences: str = "all"  # all, gain (0 and above) or loss (0 and below)
+    normalised: bool = True
 
 
 def _near_minus_far(phase: str, valences: str = "all") -> Kind:
@@ -50,7 +54,7 @@ KINDS: dict[str, dict[str, Kind]] = {
     },
     "value": {
         "joy": _near_minus_far("approach", "gain"),
-        "pain": _near_minus_far("approach", "loss"),
+        "pain": replace(_near_minus_far("approach", "loss"), normalised=False),  # what is bad is avoided (DESIGN 4)
         "relief": _averted("loss"),
         "disappointment": _averted("gain"),
     },
@@ -131,14 +135,17 @@ def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Slopes as coefficients rho = slope for the mover / true slope for the self, by readout and kind.
 
-    `truth` is the response table of the agent that knows r and V_pi; a kind whose |true slope| < .2 has rho = NaN.
+    `truth` is the response table of the agent that knows r and V_pi; a kind that is not normalised, or whose
+    |true slope| < .1, has rho = NaN.
     """
     true = slopes(truth[truth.mover == "self"].drop(columns=AGENT, errors="ignore"))
     true = true.set_index(["readout", "kind"]).slope
     groups = slopes_.groupby(["readout", "kind"], observed=True, sort=False)
-    of_group = np.array([true.get(key, np.nan) for key in groups.size().index], float)
+    keys = groups.size().index
+    of_group = np.array([true.get(key, np.nan) for key in keys], float)
+    has = np.array([KINDS[readout][kind].normalised for readout, kind in keys], bool)
     table = slopes_.assign(true_slope=of_group[groups.ngroup()] if len(slopes_) else np.empty(0))
-    defined = table.true_slope.abs() >= UNDEFINED
+    defined = (table.true_slope.abs() >= UNDEFINED) & (has[groups.ngroup()] if len(slopes_) else True)
     return table.assign(rho=np.where(defined, table.slope / table.true_slope, np.nan))
 
 

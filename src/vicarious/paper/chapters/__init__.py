@@ -20,7 +20,7 @@ import nbformat
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from ... import config, execute
+from ... import config, execute, models
 from ...config import Stage
 from ...pipeline import missing
 from ...store import Store, home
@@ -181,6 +181,11 @@ def numbers_shown(folder: Path) -> dict[str, set[str]]:
     return wanted
 
 
+def _learns(manifest: dict) -> bool:
+    """Whether a world model had anything to train; the others are not published, and may or may not be cached."""
+    return models.learns(config.Model.from_columns(manifest["config"]))
+
+
 class Source:
     """What a page is made from: its runs made available (published, cached, or trained now), and their results.
 
@@ -232,7 +237,7 @@ class Source:
         how = Counter("trained now" if r.address in fresh else s for r, s in zip(self.runs, sources, strict=True))
         parents = {m["parent"] for m in manifests if m["parent"]}
         known = [self.store.manifest(a)[0] for a in sorted(parents) if self.store.has(a)]
-        trained = [m for m in known if m["stage"] != "model" or m["seconds"] > 0]
+        trained = [m for m in known if m["stage"] != "model" or _learns(m)]
         seconds = math.fsum(m["seconds"] for m in [*trained, *manifests])
         digest = config.digest([run.address for run in self.runs])
         commits = ", ".join(sorted({m["commit"] for m in manifests}))
