@@ -106,6 +106,21 @@ def test_in_quiet_scenes_the_other_has_nothing_and_in_nobodys_it_is_left_out_of_
     assert differs.tolist() == [True] * 4 + [False] * 4 + [True], "appearance and mood, and nothing else"
 
 
+def test_a_stranger_is_drawn_where_the_other_is_at_a_right_angle_to_every_appearance():
+    right = torch.tensor(torch.pi / 2)
+    stranger, other, nobody = (
+        battery.present(SCENES, m, right, WORLD, LOOK)[0] for m in ("stranger", "other", "nobody")
+    )
+    parts = [x.view(*x.shape[:2], -1, world.channels(WORLD)) for x in (stranger, other, nobody)]
+    drawn = [x[..., : WORLD.appearance] - parts[2][..., : WORLD.appearance] for x in parts[:2]]
+    assert torch.equal(parts[0][..., WORLD.appearance :], parts[1][..., WORLD.appearance :]), "moods and all else alike"
+    assert torch.equal(drawn[0].any(-1), drawn[1].any(-1)) and drawn[0].any(), "in the same place"
+    bodies = drawn[0].flatten(0, 2)[drawn[0].any(-1).flatten()]
+    torch.testing.assert_close(bodies.norm(dim=-1), torch.ones(len(bodies)))
+    looks = world.bodies(torch.linspace(0, 2, 9), LOOK)
+    torch.testing.assert_close(bodies @ looks.T, torch.zeros(len(bodies), 9), atol=1e-6, rtol=0)
+
+
 def test_moods_in_scenes_are_those_of_a_rollout():
     found = states("self")
     worth = world.worth_of(found["contact"], WORLD)
@@ -130,9 +145,9 @@ def test_the_same_picture_with_the_bodies_exchanged_differs_in_appearance_and_mo
 def test_no_return_of_one_body_hangs_on_what_the_other_does(gains):
     _, measures = battery.returns(CFG, gains)
     effect = measures.set_index(["measure", "mover"])["value"]
-    for mover in battery.MOVERS:
+    for mover in gains:
         assert (effect["self_effect", mover] > 0) == (mover in ("self", "quiet"))
-        assert (effect["other_effect", mover] > 0) == (mover in battery.OTHERS)
+        assert (effect["other_effect", mover] > 0) == (mover in battery.MOVERS[2:-1])
     assert torch.equal(gains["self"][..., 0], gains["quiet"][..., 0]) and not gains["quiet"][..., 1].any()
     assert torch.equal(gains["other"][..., 0], gains["nobody"][..., 0]) and not gains["nobody"][..., 1].any()
 

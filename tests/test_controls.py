@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vicarious import config, episodes, models, world
+from vicarious import config, episodes, heads, models, world
 
 CFG = config.Episodes(seed=912, world=config.World(marked=True))
 DATA = episodes.collect(CFG, count=128)
@@ -66,15 +66,16 @@ def test_an_untrained_twin_is_the_family_before_its_first_update():
     assert all(torch.equal(found.state_dict()[name], fresh[name]) for name in fresh)
 
 
-def test_end_to_end_learns_own_reward_and_from_no_eventful_episode():
+def test_end_to_end_learns_own_reward_from_what_heads_learn_from_at_p_0():
     data = CFG.model_copy(update={"distinct": 512})
     cfg = config.Model(data=data, **NAMED, trained_on="reward", updates=150)
     before, after = models.evaluate(cfg, models.build(cfg)), models.train([cfg])[0][1]
     assert set(after) == {"reward"} and after["reward"] < before["reward"]
     feed = models.Feed(cfg, models.build(cfg), "cpu")
     whole = episodes.collect(data)
-    assert len(feed) == int((~whole.eventful).sum())
-    assert torch.equal(feed.inputs[2], world.reward(whole.contact, data.world)[~whole.eventful])
+    learnt = heads.pool(config.Heads(model=cfg, episodes=512), whole)
+    assert torch.equal(feed.inputs[0], whole.obs[learnt]), "those held out from the heads are held out from it"
+    assert torch.equal(feed.inputs[2], world.reward(whole.contact, data.world)[learnt])
 
 
 def test_principal_components_are_those_of_stacked_frames_and_actions():

@@ -40,13 +40,13 @@ def kinds(rows):
 
 
 def test_heads_raised_alone_learn_from_all_quiet_and_vacant_episodes_and_from_no_eventful_one():
-    rows, cut = heads.pool(RAISED, DATA), heads.split(len(DATA))
+    rows, cut = heads.pool(RAISED, DATA), episodes.split(len(DATA))
     assert not kinds(rows)["eventful"].any()
     assert len(rows) == int((~DATA.eventful[:cut]).sum()) and rows.max() < cut
 
 
 def test_company_is_nested_and_a_share_of_the_eventful_episodes():
-    cut, eventful = heads.split(len(DATA)), int(DATA.eventful[: heads.split(len(DATA))].sum())
+    cut, eventful = episodes.split(len(DATA)), int(DATA.eventful[: episodes.split(len(DATA))].sum())
     pools = [set(heads.pool(RAISED.model_copy(update={"company": p}), DATA).tolist()) for p in (0.0, 0.1, 0.3, 1.0)]
     assert pools[0] < pools[1] < pools[2] < pools[3] == set(range(cut))
     for p, pool in zip((0.1, 0.3), pools[1:3], strict=True):
@@ -76,7 +76,7 @@ def test_episodes_of_heads_are_of_the_usual_world_whatever_their_world_model_met
 def test_own_losses_are_read_on_held_out_quiet_episodes_at_every_p():
     z = heads.Latents.of(DATA.obs)
     latents, reward = heads.held_out(z, DATA, heads.reward_targets(RAISED, DATA))
-    quiet = DATA.quiet[heads.split(len(DATA)) :]
+    quiet = DATA.quiet[episodes.split(len(DATA)) :]
     assert len(latents) == len(reward) == int(quiet.sum()) > 0
 
 

@@ -5,8 +5,8 @@ A scene is a real rollout of six frames, then a scripted event: `approach` (the 
 `contact` (the mover steps), `after`.  Templates are made in *role space* (role 0 = mover) and in ranks of the ladder,
 so that the same template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched
 control of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission)
-the item vanishes.  In scenes of `nobody` the other's body is left out; in `quiet` ones the self moves and the other
-has nothing.
+the item vanishes.  In scenes of the `stranger` the other is drawn as no body in any episode is, at a right angle to
+every appearance; in those of `nobody` its body is left out; in `quiet` ones the self moves and the other has nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .world import State
 
 CONTACTS = ("event", "twin", "averted")
 PHASES = ("approach", "contact", "after")
-MOVERS = ("self", "quiet", "other", "drifter", "nobody")
-TEMPLATES = MOVERS[:-1]  # nobody's scenes are the other's
+MOVERS = ("self", "quiet", "other", "drifter", "stranger", "nobody")
+TEMPLATES = MOVERS[:4]  # the stranger's scenes are the other's, and nobody's too
 OTHERS = MOVERS[2:4]  # whose appearance is varied
 
 
@@ -171,14 +171,14 @@ def instantiate(
     None keeps each scene's own.  Only the first `contacts` of CONTACTS are laid out.  template: whose scenes they are,
     the mover's own by default.  Previous actions are [X * K * n, T] in the convention of `Batch.prev_action`.
     """
-    kind = TEMPLATES.index(template or ("other" if mover == "nobody" else mover))
+    kind = TEMPLATES.index(template or (mover if mover in TEMPLATES else "other"))
     items = scenes.items[kind][:contacts].long()
     x, k, n, t, m, cells = items.shape
     pos = scenes.pos[kind].long().expand(x, k, n, t, m)
     actions = scenes.actions[kind].long().expand(x, k, n, t, m)
     side = scenes.side.long()[:, None].expand(x, k, n, t)
     turned = (scenes.angle if angle is None else angle.expand(n))[:, None].expand(x, k, n, t)
-    if mover in (*OTHERS, "nobody"):  # the mover is body 1: swap roles, and the self's chamber is the other one
+    if mover in MOVERS[2:]:  # the mover is body 1: swap roles, and the self's chamber is the other one
         items, pos, actions, side = items.flip(-2), pos.flip(-1), actions.flip(-1), 1 - side
     contact = items.gather(-1, pos.unsqueeze(-1)).squeeze(-1)
     if mover == "nobody":
@@ -221,6 +221,9 @@ def present(
 
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
+    if mover == "stranger":
+        appearance = replace(appearance, axes=appearance.axes[[0, 2]])
+        angle = torch.tensor(torch.pi / 2, device=scenes.pos.device)
     state, prev_action = instantiate(scenes, mover, cfg, angle, contacts, template)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
     obs = world.observe(state, cfg, appearance, noise).flatten(1)
@@ -263,6 +266,7 @@ def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
     """(mover, similarity, angle) of every condition: those of one appearance, then others at each level of it."""
     for mover in ("self", "quiet", "nobody"):
         yield mover, 1.0, None
+    yield "stranger", 0.0, None
     for mover in OTHERS:
         for angle, s in zip(angles(levels), similarity(angles(levels)), strict=False):
             yield mover, s, angle

@@ -130,7 +130,7 @@ def fit_mlp(
 
 def directions(scenes: Scenes, mover: str) -> Tensor:
     """Which way the mover steps in each scene [n]: 0 to 3."""
-    template = "other" if mover == "nobody" else mover
+    template = mover if mover in battery.TEMPLATES else "other"
     return scenes.actions[battery.TEMPLATES.index(template), :, CONTACT - len(PHASES), 0].long() - 1
 
 

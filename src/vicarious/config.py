@@ -52,7 +52,7 @@ class World(Frozen):
     appear: float = Field(0.9, ge=0.0, le=1.0, description="probability per frame and chamber of a new item")
     vanish: float = Field(0.15, ge=0.0, le=1.0, description="probability per frame and item that it is gone")
     best: float = Field(0.5, ge=0.0, le=1.0, description="share of items that are of the best kind")
-    appearance: int = Field(4, ge=2, le=16, description="channels of a body's appearance")
+    appearance: int = Field(4, ge=3, le=16, description="channels of a body's appearance")
     widest: float = Field(110.0, ge=0.0, le=180.0, description="largest angle of an other's appearance, in degrees")
     expression: float = Field(1.0, ge=0.0, le=1.0, description="how strongly moods are drawn; 0: not at all")
     purpose: float = Field(0.8, ge=0.0, le=1.0, description="share of the self's steps that seek its items")
@@ -309,7 +309,7 @@ class Responses(Evaluated):
     """What one agent predicts in the battery."""
 
     stage: ClassVar[str] = "responses"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     heads: Heads
     battery: Battery = Battery()
 
@@ -336,7 +336,7 @@ class Codes(Evaluated):
     """What one world model's codes share between self and other in the same event, and whether they tell who moved."""
 
     stage: ClassVar[str] = "codes"
-    epoch: ClassVar[int] = 4
+    epoch: ClassVar[int] = 5
     model: Model
     battery: Battery = Battery()
     width: int = Field(128, ge=1)
@@ -352,7 +352,7 @@ class External(Evaluated):
     """An agent of another library without a world model, trained on own reward alone, and what its value predicts."""
 
     stage: ClassVar[str] = "outsider"
-    epoch: ClassVar[int] = 2
+    epoch: ClassVar[int] = 3
     data: Episodes
     algorithm: Literal["ppo", "dqn"]
     steps: int = Field(ge=1, description="of all worlds together")

@@ -14,6 +14,13 @@ from torch import Tensor
 from . import config, world
 from .world import State
 
+HELD_OUT = 1 / 16  # share of the distinct episodes that nothing is learnt from
+
+
+def split(count: int) -> int:
+    """Distinct episodes before this index train; those from it on are held out."""
+    return count - max(1, int(count * HELD_OUT))
+
 
 @dataclass(frozen=True)
 class Batch:

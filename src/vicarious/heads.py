@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from . import config, world
-from .episodes import Batch
+from .episodes import Batch, split
 from .models.base import mlp
 from .train import fit, precision, stacks
 
 READOUTS = ("reward", "value")
 LATE = 0.8  # share of the updates after which held-out losses are kept, to tell whether training had converged
-HELD_OUT = 1 / 16  # share of the episodes that nothing is learnt from
 
 
 class HeadPair(nn.Module):
@@ -36,11 +35,6 @@ class HeadPair(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         x = (z - self.mean) / self.scale
         return torch.cat([self.nets[name](x) for name in READOUTS], -1)
-
-
-def split(count: int) -> int:
-    """Episodes before this index train; those from it on are held out."""
-    return count - max(1, int(count * HELD_OUT))
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,10 @@ class Feed:
         return [obs, prev_action, *self._rest(prev_action)]
 
     def _pool(self) -> list[Tensor]:
-        """The distinct episodes there are; for an encoder shaped by own reward those of p = 0."""
+        """The distinct episodes there are; for an encoder shaped by own reward those that heads learn from at p = 0."""
         data = episodes.collect(self.cfg.data, self.device)
         if self.cfg.trained_on == "reward":
+            data = data[: episodes.split(len(data))]
             data = data[~data.eventful]
             return [data.obs, data.prev_action, world.reward(data.contact, self.cfg.data.world)]
         return [data.obs, data.prev_action, *self._rest(data.prev_action)]

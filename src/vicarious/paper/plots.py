@@ -26,7 +26,12 @@ NAMES = {  # of families and variants, as figures say them
 }
 STYLES = {  # of series, by name: colour and line; others take theirs from a palette
     **{name: (COLOURS[name], "-") for name in ("self", "other")},
-    **{"drifter": (COLOURS["drifter"], ":"), "nobody": ("0.45", "--"), "battery": (COLOURS["other"], "-")},
+    **{
+        "drifter": (COLOURS["drifter"], ":"),
+        "nobody": ("0.45", "--"),
+        "stranger": ("#8c6d31", "-."),
+        "battery": (COLOURS["other"], "-"),
+    },
     **{NAMES["reference"]: (COLOURS["other"], "-"), NAMES["pixels"]: (COLOURS["pixels"], "--")},
     **{NAMES["pca"]: (COLOURS["pixels"], "-."), NAMES["untrained"]: (COLOURS["untrained"], ":")},
     **{

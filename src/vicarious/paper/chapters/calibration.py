@@ -53,10 +53,9 @@ def exactness(
     An agent that knows the truth predicts the simulator's own reward and V_pi + kappa V_other; a value's coefficient is
     over what V_other's joy is of V_pi's, by the table of `returns` (DESIGN 4).
     """
-    usual = {mover: gains[mover] for mover in stimuli.MOVERS}
-    truth, scale, rows = stimuli.truth(battery, scenes, usual), expected(returns), []
+    truth, scale, rows = stimuli.truth(battery, scenes, gains), expected(returns), []
     for kappa in KAPPAS:
-        found = metrics.coefficients(stimuli.truth(battery, scenes, usual, kappa), truth)
+        found = metrics.coefficients(stimuli.truth(battery, scenes, gains, kappa), truth)
         for (readout, kind), mover in product(MAIN.items(), stimuli.OTHERS):
             own = found[(found.mover == mover) & (found.readout == readout) & (found.kind == kind)].rho
             rows.append((readout, mover, kappa, float(own.iloc[0]) / scale[readout, mover]))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from ... import stats
 from ...config import Stage
 from ...metrics import MAIN
 from .. import studies
@@ -107,10 +108,13 @@ def excess_over_own(e: Results, seeds: list[int], head: str, family: str) -> np.
 
 
 def better_excess(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
-    """The excess over each control by that slope by which it is larger on average [n, controls]."""
+    """The excess over each control [n, controls] over that slope by which its interval reaches higher: where the upper
+    bound of this one is below 0, both are."""
     found = excesses(e, seeds, head, family)
-    best = found.mean(0).argmax(-1)
-    return np.take_along_axis(found, best[None, :, None], -1)[..., 0]
+    whole = found[np.isfinite(found).all((1, 2))]
+    reach = [[stats.interval(x).high for x in control.T] for control in whole.swapaxes(0, 1)]
+    best = np.argmax(reach, 1) if len(whole) else np.zeros(found.shape[1], int)
+    return np.stack([found[:, i, k] for i, k in enumerate(best)], 1)
 
 
 def beyond_others(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
@@ -151,14 +155,16 @@ def code_similarity(results: Results, measures: dict[str, str], mark: float) -> 
 
 
 def dose_response(results: Results, readout: str, company: tuple[float, ...], mark: float) -> pd.DataFrame:
-    """rho against similarity: rows are encoders, columns companies; the other, a drifter, and nobody."""
+    """rho against similarity: rows are encoders, columns companies; the other, a drifter, a stranger, and
+    nobody."""
     lines = []
     for family, p in product(ENCODERS, company):
         t = results.agents("coefficients", family, readout=readout, company=p, kind=MAIN[readout])
         panel = f"{family}, p = {p:g}"
         lines += [over_similarity(t[t.mover == mover], series=mover, panel=panel) for mover in ("other", "drifter")]
-        levels, nobody = np.sort(t.similarity[t.mover == "other"].unique()), t[t.mover == "nobody"].rho.to_numpy()
-        lines.append(Line("nobody", levels, np.tile(nobody[:, None], len(levels)), panel))
+        levels = np.sort(t.similarity[t.mover == "other"].unique())
+        for mover in ("stranger", "nobody"):  # of one appearance
+            lines.append(Line(mover, levels, np.tile(t[t.mover == mover].rho.to_numpy()[:, None], len(levels)), panel))
     return draw_similarity(lines, mark, columns=len(company), size=(3.1, 2.8), sharex=True, small=True)
 
 
