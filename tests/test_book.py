@@ -108,6 +108,17 @@ def test_what_is_published_of_the_instrument_is_exact():
     assert chapters.calibration.is_exact(chapters.calibration.published_exactness(battery, store))
 
 
+def test_every_chapter_says_of_a_prediction_what_the_page_of_verdicts_says():
+    """A chapter's Holm counts what it does not read as if p were 1, which could undo a verdict on its page alone."""
+    said = {}
+    for name in chapters.CHAPTERS:
+        cells = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells
+        printed = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+        said[name] = dict(line.split(": ", 1) for line in printed.splitlines() if ": " in line)
+    for row in (row for row in chapters.PREDICTIONS if row.live):
+        assert said[row.chapter][row.id] == said["verdicts"][row.id], row.id
+
+
 def pins(text):
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.M))
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_model, tiny_study
 
-from vicarious import config, episodes, execute, heads, models, train
+from vicarious import config, episodes, execute, heads, metrics, models, train
 from vicarious.paper import chapters, results, studies
-from vicarious.paper.chapters import calibration, misgeneralisation
+from vicarious.paper.chapters import calibration, continuity, misgeneralisation
+from vicarious.pipeline import Workspace
 from vicarious.store import Store
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -203,6 +204,16 @@ def test_all_runs_are_computed_once_and_read_back(tiny, store):
         assert len(route) == 11 and route.rho.notna().all()
     fine = found.curve("reward", seed, "cells/gru", "fine")[0]
     assert len(fine) == studies.FINE - 1
+    head = next(run.heads for run in runs if isinstance(run, config.Interventions) and run.heads.company == 0)
+    dose, slopes = continuity.scene_curves(Workspace(store), head, runs[0], "reward", count=16)
+    ours = found.curve("reward", seed, head.model.family, "fine")
+    true = found.coefficients.query("readout == 'reward' and kind == 'empathy'").true_slope.iloc[0]
+    assert dose == pytest.approx(ours[0], abs=0.02) and slopes.mean(0) / true == pytest.approx(ours[1][0], abs=1e-4)
+    cells = found.cells()
+    assert len(cells) == len(found.gates.drop_duplicates(metrics.AGENT[1:])) and cells.agents.eq(1).all()
+    asked = found.cells(company=0.0, others="all", rewards="own").reset_index().set_index(["family", "variant"])
+    assert asked.foresight.notna()[[(f, v) for f in studies.ENCODERS for v in ("reference", "solitary")]].all()
+    assert asked.identity.notna()[[(f, v) for f in studies.ENCODERS for v in ("reference", "untrained")]].all()
     assert len(chapters.head_notes("tiny", store)) == 4
     table = calibration.silence(found)
     assert set(table.control) == {"shuffled rewards, cells/gru", "shuffled rewards, flat/gru", "oracle", "disjoint"}

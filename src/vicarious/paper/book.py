@@ -41,6 +41,7 @@ SOCKETS = 60  # characters of the path of a folder in which sockets fit: theirs 
 MARK = "# a rendered book"  # how the `.gitignore` of a folder begins that may be rendered into again
 LARGEST_FILE = 1 << 14  # bytes of a parameter file
 KERNELS = 4  # chapters that are executed at once, at most: each takes a gigabyte
+PATIENCE = 5  # seconds for which kernels are stopped that are only being born
 
 
 Given = dict[str, str] | None
@@ -329,7 +330,7 @@ def _execute_all(
     A chapter that failed, or was stopped, keeps the outputs that it had.
     """
     failed, started, finished = {}, time.perf_counter(), queue.SimpleQueue()
-    free, over = threading.Semaphore(max(1, min(workers, KERNELS))), threading.Event()
+    free, over, threads = threading.Semaphore(max(1, min(workers, KERNELS))), threading.Event(), []
 
     def run(name: str, values: chapters.Parameters) -> None:
         with free:
@@ -344,9 +345,8 @@ def _execute_all(
     try:
         for name, values in parameters.items():
             chapters.Source(name, values.model_dump(), workers=workers)
-            threading.Thread(
-                target=run, args=(name, values), daemon=True
-            ).start()  # nobody waits for it when it is over
+            threads.append(threading.Thread(target=run, args=(name, values), daemon=True))
+            threads[-1].start()
         for number in range(len(parameters)):
             name, outcome = finished.get()
             if isinstance(outcome, ChapterFailed):
@@ -357,17 +357,21 @@ def _execute_all(
             say(f"[{number + 1}/{len(parameters)}] {name} {told}")
     except BaseException:
         over.set()
-        _stop_kernels()
+        _stop_kernels(threads)
         raise
     say(f"{len(parameters)} chapters in {time.perf_counter() - started:.0f} s")
     return failed
 
 
-def _stop_kernels() -> None:
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if "ipykernel_launcher" in process.cmdline():
-                process.kill()
+def _stop_kernels(threads: list[threading.Thread]) -> None:
+    """Kill the kernels of chapters under way, those too that are only being born, until nobody runs any."""
+    end = time.monotonic() + PATIENCE
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "ipykernel_launcher" in process.cmdline():
+                    process.kill()
+        time.sleep(0.05)
 
 
 def read_parameters(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

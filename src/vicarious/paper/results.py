@@ -11,7 +11,7 @@ import pandas as pd
 
 from .. import config, metrics
 from ..config import Stage
-from ..metrics import MAIN
+from ..metrics import AGENT, MAIN
 from ..pipeline import missing
 from ..store import Store
 from .studies import VARIANTS
@@ -171,6 +171,35 @@ class Results:
         if wide.empty or "place" not in wide:
             return np.full(len(seeds), np.nan)
         return ((wide.aimless - wide.place) / (wide.aimless - wide.informed)).to_numpy()
+
+    def cells(self, **where) -> pd.DataFrame:
+        """Foresight, identity and own competence of every cell of agents, as means over them; a row each.
+
+        where: values of columns that a cell has to have.  Columns that tell cells apart, agents, foresight (share of
+        the way from aimless to informed), identity (AUC at the results' similarity), and of each head own slope over
+        the true one, passed (share of agents), and for values agreement (r with V_pi).
+        """
+        gates = self.gates.loc[np.all([self.gates[k] == v for k, v in where.items()], axis=0)] if where else self.gates
+        keys = [c for c in AGENT[1:] if c in gates and gates[c].nunique() > 1]
+        numbers = {name: (name, "mean") for name in ("own", "passed", "agreement")}
+        wide = gates.groupby([*keys, "readout"], observed=True).agg(agents=("seed", "nunique"), **numbers)
+        wide = wide.astype(float).unstack("readout")
+        table = pd.DataFrame({"agents": wide.agents.max(axis=1).astype(int)})
+        for name in ("foresight", "identity"):
+            table[name] = [self._of_model(name, gates, dict(zip(keys, cell, strict=True))) for cell in table.index]
+        for readout, name in (("reward", "own"), ("reward", "passed"), ("value", "own"), ("value", "agreement")):
+            table[f"{readout}: {name}"] = wide[name, readout]
+        return table.assign(**{"value: passed": wide["passed", "value"]})
+
+    def _of_model(self, name: str, gates: pd.DataFrame, cell: dict) -> float:
+        """Mean foresight or identity of the world models of a cell; NaN where it was not asked."""
+        seeds = sorted(gates[np.all([gates[k] == v for k, v in cell.items()], axis=0)].seed.unique())
+        of = {k: cell.get(k, d) for k, d in (("family", REFERENCE), ("variant", USUAL["variant"]))}
+        try:
+            found = self.foreseen(seeds, **of) if name == "foresight" else self.measure("auc", seeds, **of)
+        except MissingTable:
+            return np.nan
+        return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
     @cached_property
     def families(self) -> set[str]:

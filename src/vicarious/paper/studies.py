@@ -115,7 +115,7 @@ def controls(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
         for family in ENCODERS:
             variants = {name: build.model(seed, family, name) for name in list(VARIANTS)[:4]}
             own += variants.values()
-            runs += [config.Foresight(model=variants["expressionless"])]
+            runs += [config.Foresight(model=variants[name]) for name in ("solitary", "expressionless")]
             for others in RAISED:
                 head = build.heads(build.model(seed, family), others=others)
                 runs.append(config.Responses(heads=head, battery=battery))

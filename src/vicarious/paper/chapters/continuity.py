@@ -13,14 +13,19 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 import scipy.stats
+import torch
 from pydantic import Field
 from scipy.special import expit
 
+from ... import battery as stimuli
+from ... import config, metrics, models, world
 from ...config import Stage
+from ...heads import READOUTS
 from ...metrics import MAIN
+from ...pipeline import Workspace
 from .. import studies
 from ..plots import Line, draw, draw_similarity, over_similarity
-from ..results import S_HIGH, Agents, Results
+from ..results import S_HIGH, Agents, Course, Results
 from ..studies import ENCODERS, GRADED, RAISED, Parameters
 from ..verdicts import SWEEP, rule
 from .misgeneralisation import animacy
@@ -181,6 +186,22 @@ ROWS = [
         for row in rule("P4", *_shapes, agents=_in_company)
     ),
 ]
+
+
+@torch.no_grad()
+def scene_curves(lab: Workspace, head: config.Heads, battery: config.Battery, readout: str, count: int = 64) -> Course:
+    """Dose [L] and the slope [n, L] of `count` single scenes of one agent at twice the battery's levels, averaged over
+    nothing: what is smooth on average may jump in every scene, each at a likeness of its own."""
+    data, kind = head.model.data, metrics.KINDS[readout][MAIN[readout]]
+    part, look = next(lab.scenes(battery)[0].split(count)), world.appearance(data.world, data.seed)
+    angles, contacts, found = stimuli.angles(studies.FINE).flip(0)[:-1], stimuli.CONTACTS[:2], []
+    for angle in angles:
+        obs, prev_action = stimuli.present(part, "other", angle, data.world, look, contacts=len(contacts))
+        z = models.encode(lab.model(head.model), obs, prev_action)[:, -len(stimuli.PHASES) :]
+        out = lab.heads(head)(z)[..., READOUTS.index(readout)]
+        out = out.view(len(contacts), len(data.world.ladder), len(part), -1).double().numpy()
+        found.append(metrics.scene_slope(out, kind, data.world.ladder, contacts, stimuli.PHASES))
+    return 90 - np.degrees(angles.double().numpy()), np.stack(found, 1)
 
 
 def spectrum(results: Results, readout: str, mark: float) -> pd.DataFrame:
