@@ -81,6 +81,7 @@ def execute(notebook: Path, parameters: dict) -> None:
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
+    normalise(notebook)  # its parameters are those that are declared now
     known = papermill.inspect_notebook(str(notebook))
     if strange := set(parameters) - set(known):
         wrong = f"{notebook.name} has no parameter {', '.join(sorted(strange))}; it has {', '.join(known)}"
