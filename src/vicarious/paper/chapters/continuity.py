@@ -26,7 +26,7 @@ from ...pipeline import Workspace
 from .. import studies
 from ..plots import Line, draw, draw_similarity, over_similarity
 from ..results import S_HIGH, Agents, Course, Results
-from ..studies import ENCODERS, GRADED, RAISED, Parameters
+from ..studies import ENCODERS, GRADED, INPUTS, RAISED, Parameters
 from ..verdicts import SWEEP, rule
 from .misgeneralisation import animacy
 
@@ -44,12 +44,13 @@ class Continuity(Parameters):
 
     def agents(self) -> list[Stage]:
         usual = studies.reference(self.profile, self.seeds, company=None)
-        raised = [r for r in studies.controls(self.profile, self.seeds) if _raised(r)]
-        return list(dict.fromkeys([*usual, *raised, *studies.continuity(self.profile, self.seeds)]))
+        beside = [r for r in studies.controls(self.profile, self.seeds) if _beside(r)]
+        return list(dict.fromkeys([*usual, *beside, *studies.continuity(self.profile, self.seeds)]))
 
 
-def _raised(run: Stage) -> bool:
-    return run.stage == "responses" and run.heads.others != "all"
+def _beside(run: Stage) -> bool:
+    """Heads raised among some others only, and those on pixels."""
+    return run.stage == "responses" and (run.heads.others != "all" or run.heads.model.family == INPUTS[0])
 
 
 def logistic(x: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
