@@ -60,21 +60,33 @@ def test_a_values_full_coupling_is_what_the_others_joy_is_of_the_selfs():
     assert SCALE["reward", "other"] == 1
 
 
+def told(**planted):
+    return calibration.told(evidence(**planted), RETURNS)
+
+
+def test_a_head_that_is_told_the_true_state_and_errs_is_noted():
+    found = told(slope={"value": 0.7})
+    assert found.right.tolist() == [True, True, True, False]
+    notes = calibration.notes(calibration.recovery(evidence(), RETURNS), found, True)
+    said = {head: note for (head, _), note in notes.items()}
+    assert said["reward"] == "" and said["value"].startswith("told the true state such a head has 0.1")
+
+
 def test_learners_that_recover_couplings_carry_no_note():
     found = calibration.recovery(evidence(), RETURNS)
     assert len(found) == 8 and found.recovers.all() and found.estimate.tolist() == pytest.approx([1] * 8, abs=0.03)
-    assert calibration.notes(found, True) == dict.fromkeys(product(MAIN, studies.ENCODERS), "")
+    assert calibration.notes(found, told(), True) == dict.fromkeys(product(MAIN, studies.ENCODERS), "")
 
 
 @pytest.mark.parametrize("head", MAIN)
 def test_a_head_that_recovers_half_carries_a_note_and_the_other_does_not(head):
     found = calibration.recovery(evidence(slope={head: 0.5}), RETURNS)
-    for (readout, _), note in calibration.notes(found, True).items():
+    for (readout, _), note in calibration.notes(found, told(), True).items():
         assert note == ("this head recovers 0.50 of planted couplings" if readout == head else "")
 
 
 def test_an_instrument_that_is_not_exact_is_noted_with_every_head():
-    notes = calibration.notes(calibration.recovery(evidence(), RETURNS), False)
+    notes = calibration.notes(calibration.recovery(evidence(), RETURNS), told(), False)
     assert notes == dict.fromkeys(product(MAIN, studies.ENCODERS), "instrument not exact")
 
 
@@ -85,8 +97,7 @@ def test_controls_that_leak_are_seen_and_what_the_oracle_is_told_comes_back():
         assert (
             shuffled.estimate.tolist() == pytest.approx([leak] * len(shuffled), abs=0.02) and (shuffled.n == 10).all()
         )
-    told = calibration.told(evidence(), RETURNS).set_index(["readout", "what"]).estimate
-    assert told["value", "coupling of .25"] == pytest.approx(0.25, abs=0.02), "over what the other's joy is"
-    assert told["reward", "own slope"] == pytest.approx(1) and told["reward", "coupling of .25"] == pytest.approx(
-        0.25, abs=0.02
-    )
+    found = told().set_index(["readout", "what"]).estimate
+    assert found["value", "coupling of .25"] == pytest.approx(0.25, abs=0.02), "over what the other's joy is"
+    assert found["reward", "own slope"] == pytest.approx(1)
+    assert found["reward", "coupling of .25"] == pytest.approx(0.25, abs=0.02)

@@ -211,7 +211,7 @@ def test_all_runs_are_computed_once_and_read_back(tiny, store):
     assert dose == pytest.approx(ours[0], abs=0.02) and slopes.mean(0) / true == pytest.approx(ours[1][0], abs=1e-4)
     cells = found.cells()
     assert len(cells) == len(found.gates.drop_duplicates(metrics.AGENT[1:])) and cells.agents.eq(1).all()
-    asked = found.cells(company=0.0, others="all", rewards="own").reset_index().set_index(["family", "variant"])
+    asked = found.cells(company=0.0, others="all", rewards="own").droplevel("p")
     assert asked.foresight.notna()[[(f, v) for f in studies.ENCODERS for v in ("reference", "solitary")]].all()
     assert asked.identity.notna()[[(f, v) for f in studies.ENCODERS for v in ("reference", "untrained")]].all()
     assert len(chapters.head_notes("tiny", store)) == 4

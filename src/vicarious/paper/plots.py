@@ -20,6 +20,7 @@ from ..world import State
 
 COLOURS = BODIES | {"pixels": "#6f6f6f", "untrained": "#b0b0b0"}
 NAMES = {  # of families and variants, as figures say them
+    "action_shown": "own action always shown",
     **{"reference": "world model", "pixels": "pixels", "pca": "principal components", "untrained": "untrained twin"},
     **{"end_to_end": "own reward only", "solitary": "never met an eventful episode"},
     **{"expressionless": "moods not drawn", "oracle": "told the true state", "disjoint": "nothing shared"},
@@ -29,7 +30,7 @@ STYLES = {  # of series, by name: colour and line; others take theirs from a pal
     **{
         "drifter": (COLOURS["drifter"], ":"),
         "nobody": ("0.45", "--"),
-        "stranger": ("#8c6d31", "-."),
+        "stranger": ("#7b4fa3", "-."),
         "battery": (COLOURS["other"], "-"),
     },
     **{NAMES["reference"]: (COLOURS["other"], "-"), NAMES["pixels"]: (COLOURS["pixels"], "--")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -173,38 +173,62 @@ class Results:
         return ((wide.aimless - wide.place) / (wide.aimless - wide.informed)).to_numpy()
 
     def cells(self, **where) -> pd.DataFrame:
-        """Foresight, identity and own competence of every cell of agents, as means over them; a row each.
+        """Foresight, identity and own competence of every cell of agents, as means over them; by family, cell and p.
 
-        where: values of columns that a cell has to have.  Columns that tell cells apart, agents, foresight (share of
-        the way from aimless to informed), identity (AUC at the results' similarity), and of each head own slope over
-        the true one, passed (share of agents), and for values agreement (r with V_pi).
+        where: values of columns that a cell has to have.  Columns agents; foresight, share of the way from aimless to
+        informed; identity, AUC at the results' similarity; and of each head own slope over the true one, for values r
+        with V_pi, and the share of agents that passed.
         """
         gates = self.gates.loc[np.all([self.gates[k] == v for k, v in where.items()], axis=0)] if where else self.gates
-        keys = [c for c in AGENT[1:] if c in gates and gates[c].nunique() > 1]
-        numbers = {name: (name, "mean") for name in ("own", "passed", "agreement")}
-        wide = gates.groupby([*keys, "readout"], observed=True).agg(agents=("seed", "nunique"), **numbers)
-        wide = wide.astype(float).unstack("readout")
-        table = pd.DataFrame({"agents": wide.agents.max(axis=1).astype(int)})
-        for name in ("foresight", "identity"):
-            table[name] = [self._of_model(name, gates, dict(zip(keys, cell, strict=True))) for cell in table.index]
-        for readout, name in (("reward", "own"), ("reward", "passed"), ("value", "own"), ("value", "agreement")):
-            table[f"{readout}: {name}"] = wide[name, readout]
-        return table.assign(**{"value: passed": wide["passed", "value"]})
-
-    def _of_model(self, name: str, gates: pd.DataFrame, cell: dict) -> float:
-        """Mean foresight or identity of the world models of a cell; NaN where it was not asked."""
-        seeds = sorted(gates[np.all([gates[k] == v for k, v in cell.items()], axis=0)].seed.unique())
-        of = {k: cell.get(k, d) for k, d in (("family", REFERENCE), ("variant", USUAL["variant"]))}
-        try:
-            found = self.foreseen(seeds, **of) if name == "foresight" else self.measure("auc", seeds, **of)
-        except MissingTable:
-            return np.nan
-        return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
+        rows, keys = [], [c for c in AGENT[1:] if c in gates]
+        for values, own in gates.groupby(keys, observed=True):
+            agents = dict(zip(keys, values, strict=True))
+            of = {name: agents.get(name, usual) for name, usual in (("family", REFERENCE), ("variant", "reference"))}
+            seeds, by = sorted(own.seed.unique()), own.groupby("readout", observed=True)[["own", "agreement", "passed"]]
+            mean = by.mean().astype(float).stack().to_dict()
+            row = {
+                "family": of["family"],
+                "cell": cell_name(agents),
+                "p": agents.get("company", P),
+                "agents": len(seeds),
+            }
+            row |= {"foresight": _mean(self.foreseen, seeds, **of), "identity": _mean(self.measure, "auc", seeds, **of)}
+            row |= {f"{head}, {what}": mean.get(key, np.nan) for (head, what), key in GATED.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).set_index(["family", "cell", "p"]).sort_index()
 
     @cached_property
     def families(self) -> set[str]:
         """Of agents in the usual view whose heads are at hand."""
         return set(self.gates.family)
+
+
+GATED = {  # columns of `Results.cells`: head and what of it -> as gates have them
+    ("reward", "own slope"): ("reward", "own"),
+    ("reward", "passed"): ("reward", "passed"),
+    ("value", "own slope"): ("value", "own"),
+    ("value", "r"): ("value", "agreement"),
+    ("value", "passed"): ("value", "passed"),
+}
+
+
+def cell_name(agents: dict) -> str:
+    """What is unusual about some agents, in words."""
+    said = {k: v for k, v in agents.items() if v != USUAL.get(k, v)}
+    if said.get("kappa_loss") == said.get("kappa_gain"):
+        said.pop("kappa_loss", None)
+    words = {"variant": "{}", "view": "view {}", "others": "among {}", "rewards": "rewards {}"}
+    words |= {"kappa_gain": "coupling {:g}", "kappa_loss": "of losses {:g}"}
+    return ", ".join(words[k].format(v) for k, v in said.items()) or "reference"
+
+
+def _mean(ask: Callable, *what, **where) -> float:
+    """The mean of what is asked; NaN where there is no such table."""
+    try:
+        found = ask(*what, **where)
+    except MissingTable:
+        return np.nan
+    return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
 
 def rho(table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | None = None, value: str = "rho") -> Any:

@@ -114,6 +114,10 @@ class Criterion:
     statistic: Callable[[np.ndarray], float] | None = field(default=None, repr=False)
 
     def interval(self, values: np.ndarray) -> Interval:
+        """Over agents; of a share of them the exact one of Clopper and Pearson."""
+        if any(bar.kind == "share" for bar in (self.supports, *self.contradicts) if bar):
+            found = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(0.95)
+            return Interval(float(values.mean()), found.low, found.high, len(values))
         return stats.interval(values) if self.statistic is None else stats.interval_of(self.statistic, values)
 
 
@@ -293,8 +297,11 @@ def decide(prediction: Prediction, results: Results | None) -> dict:
     row |= {**_interval(measured[0].found), "n": used, "p": p}
     row |= {"provisional": planned < prediction.planned, "conditions": [_condition(m) for m in measured]}
     row["verdict"] = UNTESTABLE if reasons else verdict if used >= MINIMUM else "inconclusive"
+    counted = [m for m in measured if m.criterion.supports]
+    short = [m.criterion.name for m in counted if not m.met(m.criterion.supports)] if verdict == "inconclusive" else []
     row["note"] = _join(
         *reasons,
+        f"bar not cleared: {', '.join(short)}" if short else "",
         f"no value for agents {lost}" if lost else "",
         f"fewer than {MINIMUM} agents" if used < MINIMUM else "",
         "" if results.preregistered else "not as preregistered",
@@ -347,7 +354,8 @@ def _interval(found: Interval) -> dict:
 def _condition(m: Measured) -> dict:
     """What was found about one criterion, and its bar of support."""
     bar = m.criterion.supports
-    return {"name": m.criterion.name, "bar": bar.value if bar else None, **_interval(m.found)}
+    value = bar.value if bar and bar.kind not in ("rising", "falling") else None  # theirs is a level
+    return {"name": m.criterion.name, "bar": value, **_interval(m.found)}
 
 
 def _join(*notes: str) -> str:

@@ -165,7 +165,8 @@ def head_notes(profile: str, store: Store) -> dict[tuple[str, str], str]:
         return {}
     exact = calibration.is_exact(calibration.published_exactness(battery, store))
     table = store.read(returns.address).tables["returns"]
-    return calibration.notes(calibration.recovery(results.gather(runs, store), table), exact)
+    found = results.gather(runs, store)
+    return calibration.notes(calibration.recovery(found, table), calibration.told(found, table), exact)
 
 
 def numbers_shown(folder: Path) -> dict[str, set[str]]:

@@ -114,13 +114,16 @@ def recovery(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["readout", "family", "s", "estimate", "low", "high", "n", "recovers"])
 
 
-def notes(recovered: pd.DataFrame, exact: bool) -> dict[tuple[str, str], str]:
+def notes(recovered: pd.DataFrame, told: pd.DataFrame, exact: bool) -> dict[tuple[str, str], str]:
     """What has to be said of everything that is read from a head, by head and family."""
-    found = {}
+    found, wrong = {}, told[~told.right].set_index("readout")
     for key, own in recovered.groupby(["readout", "family"]):
         worst = own.loc[(own.estimate - 1).abs().idxmax()]
         said = f"this head recovers {worst.estimate:.2f} of planted couplings"
-        found[key] = "; ".join([*([] if own.recovers.all() else [said]), *([] if exact else ["instrument not exact"])])
+        parts = [] if own.recovers.all() else [said]
+        missed = wrong[wrong.index == key[0]].itertuples()
+        parts += [f"told the true state such a head has {row.estimate:.2f} for the {row.what}" for row in missed]
+        found[key] = "; ".join([*parts, *([] if exact else ["instrument not exact"])])
     return found
 
 
@@ -142,7 +145,10 @@ def silence(results: Results) -> pd.DataFrame:
 
 
 def told(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
-    """Heads on the oracle's state: own slope, and a coupling of .25 at p = 1; readout, what, estimate, low, high, n."""
+    """Heads on the oracle's state: own slope, and a coupling of .25 at p = 1; readout, what, interval, n, right.
+
+    right: whether the interval lies within .1 of a slope of 1, and within .05 of the coupling.
+    """
     rows, kappa, scale = [], {"kappa_gain": 0.25, "kappa_loss": 0.25}, expected(returns)
     for readout in MAIN:
         seeds = sorted(results.agents("gates", "oracle", readout=readout, company=FULL).seed)
@@ -151,8 +157,10 @@ def told(results: Results, returns: pd.DataFrame) -> pd.DataFrame:
         found["coupling of .25"] = coupled / scale[readout, "other"]
         for name, x in found.items():
             own = stats.interval(x)
-            rows.append((readout, name, own.estimate, own.low, own.high, own.n))
-    return pd.DataFrame(rows, columns=["readout", "what", "estimate", "low", "high", "n"])
+            truth, near = (1.0, RECOVERED) if name == "own slope" else (kappa["kappa_gain"], TOLD)
+            right = truth - near <= own.low and own.high <= truth + near
+            rows.append((readout, name, own.estimate, own.low, own.high, own.n, right))
+    return pd.DataFrame(rows, columns=["readout", "what", "estimate", "low", "high", "n", "right"])
 
 
 # How often the statistics of `stats` err, on simulated studies whose truth is known

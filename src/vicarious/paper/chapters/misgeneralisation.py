@@ -78,6 +78,16 @@ def tau_rho_correlation(e: Results, seeds: list[int], family: str, head: str) ->
     return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
 
 
+def beyond_likeness(e: Results, seeds: list[int], family: str, head: str) -> np.ndarray:
+    """The same correlation [n] with the dose of appearance and its square taken out of both."""
+    t = e.pick("measures", measure="tau", mover="other", family=family, **OF_CODES)
+    _, codes = rho(t[t.similarity < 1], seeds, over="similarity", value="value")
+    dose, found = e.curve(head, seeds, family)
+    rest = np.eye(len(dose)) - (basis := np.vander(dose / 90, 3)) @ np.linalg.pinv(basis)
+    x, y = codes @ rest, found @ rest
+    return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
+
+
 def rho_of(e: Results, seeds: list[int], head: str, family: str) -> np.ndarray:
     return e.rho(head, seeds, family)
 
