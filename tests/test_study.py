@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import tiny_battery, tiny_model, tiny_study
 
-from vicarious import config, episodes, execute, heads, metrics, models, train
+from vicarious import config, episodes, execute, heads, metrics, models, train, world
 from vicarious.paper import chapters, results, studies
 from vicarious.paper.chapters import calibration, continuity, misgeneralisation
 from vicarious.pipeline import Workspace
@@ -223,6 +223,23 @@ def test_all_runs_are_computed_once_and_read_back(tiny, store):
         .estimate.notna()
         .all()
     )
+
+
+def test_heads_whose_self_is_always_on_the_left_are_raised_and_shown_so(store):
+    """Over the usual world model, whose own chamber was either: where no reward of its own was ever met, it is told."""
+    battery, cfg = tiny_battery(), tiny_study(seed=913, company=(0.0,))[1].heads
+    left = cfg.model_copy(update={"place": "left"})
+    assert left.model == cfg.model and left.data.world.view == "left" and left.data != cfg.data
+    obs = episodes.collect(left.data).obs.unflatten(-1, (*world.grid(left.data.world), -1))
+    own = world.appearance(left.data.world, left.data.seed).axes[0]
+    assert ((obs[..., : left.data.world.size, : len(own)] @ own) > 0.99).flatten(2).any(-1).all(), "the self"
+    lab = Workspace(store)
+    usual, shown = (lab.codes(cfg.model, battery, c.data) for c in (cfg, left))
+    side = lab.scenes(battery)[0].side.bool()  # where the mover's chamber is drawn
+    for mover, on_the_right in (("self", side), ("other", ~side)):
+        before, after = usual[mover, 1.0], shown[mover, 1.0]
+        assert torch.equal(before[:, :, ~on_the_right], after[:, :, ~on_the_right])
+        assert not torch.equal(before[:, :, on_the_right], after[:, :, on_the_right])
 
 
 def test_the_arithmetic_of_no_stage_changed_without_its_epoch():

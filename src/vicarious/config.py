@@ -263,6 +263,9 @@ class Heads(Stage):
     kappa_loss: float = Field(0.0, ge=-1.0, le=1.0, description="coupling: the other's losses in the self's reward")
     rewards: Literal["own", "shuffled"] = Field("own", description="own reward, or that of another episode")
     others: Literal["all", "drifters", "purposeful"] = Field("all", description="among whom they are raised")
+    place: Literal["either", "left"] = Field(
+        "either", description="chambers in which they, and the battery, see the self"
+    )
     episodes: int = Field(49152, ge=64)
     width: int = Field(128, ge=1, description="hidden units per layer")
     depth: int = Field(2, ge=1, le=6, description="hidden layers")
@@ -277,8 +280,10 @@ class Heads(Stage):
 
     @property
     def data(self) -> Episodes:
-        """The episodes that it learns from, a share of them: those of the usual world, whatever the model met."""
+        """The episodes that it learns from, a share of them: those of the usual world, whatever the model met, in
+        which the self's chamber may always be the left one."""
         usual = {"eventful": World.model_fields["eventful"].default}
+        usual |= {"view": "left"} if self.place == "left" else {}
         world = self.model.data.world.model_copy(update=usual)
         return self.model.data.model_copy(update={"world": world, "distinct": self.episodes})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_loss", "others", "rewards"]
+AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_loss", "others", "rewards", "place"]
 KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
     *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state")
 }

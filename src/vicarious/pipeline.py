@@ -164,23 +164,23 @@ class Workspace:
         """What every body really gains [X, K, n, phases, M] in the scenes of every mover."""
         return self._keep(battery, ("returns",), lambda: self._weights(config.Returns(battery=battery)))
 
-    def codes(self, model: config.Model, battery: config.Battery) -> stimuli.CodesOf:
-        """A model's codes of every scene of a battery, encoded once."""
+    def codes(self, model: config.Model, battery: config.Battery, data: config.Episodes) -> stimuli.CodesOf:
+        """A model's codes of every scene of a battery, drawn as in some episodes, encoded once."""
 
         def encode() -> stimuli.CodesOf:
             scenes = self.scenes(battery)[0].to(self.device)
-            return stimuli.encode(self.model(model), battery, scenes, model.data)
+            return stimuli.encode(self.model(model), battery, scenes, data)
 
-        return self._keep(model, ("codes", battery), encode)
+        return self._keep(model, ("codes", battery, data.world.view), encode)
 
-    def pairs(self, model: config.Model, battery: config.Battery) -> interventions.Pairs:
+    def pairs(self, model: config.Model, battery: config.Battery, data: config.Episodes) -> interventions.Pairs:
         """A model's codes of self and other in the same pictures, the bodies exchanged."""
 
         def encode() -> interventions.Pairs:
             scenes = self.scenes(battery)[0].to(self.device)
-            return interventions.Pairs.of(self.model(model), battery, scenes, model.data)
+            return interventions.Pairs.of(self.model(model), battery, scenes, data)
 
-        return self._keep(model, ("pairs", battery), encode)
+        return self._keep(model, ("pairs", battery, data.world.view), encode)
 
 
 def missing(runs: Iterable[Stage], store: Store) -> list[Stage]:
@@ -250,7 +250,7 @@ def _heads(runs: list[config.Heads], lab: Workspace) -> list[Output]:
 
 
 def _responses(run: config.Responses, lab: Workspace) -> Output:
-    head, encoded = lab.heads(run.heads), lab.codes(run.heads.model, run.battery)
+    head, encoded = lab.heads(run.heads), lab.codes(run.heads.model, run.battery, run.heads.data)
     table = stimuli.respond(head, encoded, run.heads.model.data.world.ladder).assign(step=run.heads.updates)
     agreement = _measures([("value_r", stimuli.value_agreement(head, encoded, lab.scenes(run.battery)[1]))])
     held_out = lab.store.read(run.heads.address).tables["measures"]
@@ -258,7 +258,7 @@ def _responses(run: config.Responses, lab: Workspace) -> Output:
 
 
 def _interventions(run: config.Interventions, lab: Workspace) -> Output:
-    pairs, ladder = lab.pairs(run.heads.model, run.battery), run.heads.model.data.world.ladder
+    pairs, ladder = lab.pairs(run.heads.model, run.battery, run.heads.data), run.heads.model.data.world.ladder
     table, measures = interventions.run(run, lab.heads(run.heads), pairs, ladder)
     return Output({"interventions": table, "measures": pd.DataFrame(measures, columns=MEASURE)})
 
@@ -268,7 +268,7 @@ def _ordinary(run: config.Ordinary, lab: Workspace) -> Output:
 
 
 def _codes(run: config.Codes, lab: Workspace) -> Output:
-    scenes, encoded = lab.scenes(run.battery)[0], lab.codes(run.model, run.battery)
+    scenes, encoded = lab.scenes(run.battery)[0], lab.codes(run.model, run.battery, run.model.data)
     return Output({"measures": codes.measure(run, lab.model(run.model), scenes, encoded)})
 
 

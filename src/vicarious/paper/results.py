@@ -20,10 +20,10 @@ S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
 FULL = 1.0  # company p at which couplings are planted
 REFERENCE = "cells/gru"
 USUAL = {  # agents, unless asked for others
-    **{"variant": "reference", "view": "allocentric", "others": "all", "rewards": "own"},
+    **{"variant": "reference", "view": "allocentric", "others": "all", "rewards": "own", "place": "either"},
     **{"kappa_gain": 0.0, "kappa_loss": 0.0},
 }
-OF_CODES = dict.fromkeys(("others", "rewards", "kappa_gain", "kappa_loss"))  # a world model has no such thing
+OF_CODES = dict.fromkeys(("others", "rewards", "place", "kappa_gain", "kappa_loss"))  # a world model has no such thing
 Seeds = Sequence[int]
 Agents = tuple[list[int], list[int]]  # seeds that may speak, and those that may not
 Course = tuple[np.ndarray, np.ndarray]  # levels [L] of what is varied, and coefficients [n, L]
@@ -217,7 +217,7 @@ def cell_name(agents: dict) -> str:
     said = {k: v for k, v in agents.items() if v != USUAL.get(k, v)}
     if said.get("kappa_loss") == said.get("kappa_gain"):
         said.pop("kappa_loss", None)
-    words = {"variant": "{}", "view": "view {}", "others": "among {}", "rewards": "rewards {}"}
+    words = {"variant": "{}", "view": "view {}", "others": "among {}", "rewards": "rewards {}", "place": "always {}"}
     words |= {"kappa_gain": "coupling {:g}", "kappa_loss": "of losses {:g}"}
     return ", ".join(words[k].format(v) for k, v in said.items()) or "reference"
 
@@ -261,7 +261,9 @@ def agent_columns(run: Stage) -> dict:
         return own | {"family": run.algorithm, "company": 1.0} | USUAL
     own |= {"family": model.family, "variant": variant(model)}
     if head is not None:
-        own |= {name: getattr(head, name) for name in ("company", "kappa_gain", "kappa_loss", "others", "rewards")}
+        own |= {
+            name: getattr(head, name) for name in ("company", "kappa_gain", "kappa_loss", "others", "rewards", "place")
+        }
     return own
 
 

@@ -116,8 +116,8 @@ def controls(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
             variants = {name: build.model(seed, family, name) for name in list(VARIANTS)[:4]}
             own += variants.values()
             runs += [config.Foresight(model=variants[name]) for name in ("solitary", "expressionless")]
-            for others in RAISED:
-                head = build.heads(build.model(seed, family), others=others)
+            for raised in (*({"others": others} for others in RAISED), {"place": "left"}):
+                head = build.heads(build.model(seed, family), **raised)
                 runs.append(config.Responses(heads=head, battery=battery))
         for model in own:
             company = (0.0, 1.0) if i < sizes.sweep else (0.0,)
