@@ -211,7 +211,7 @@ class Report:
         return wide[list(dict.fromkeys(named.column))].loc[list(dict.fromkeys(rows))]
 
     def figure(self) -> plt.Figure:
-        """The fingerprint as a picture: others from the most alike to the least, the drifter most alike, a stranger, nobody."""
+        """The fingerprint as a picture: others, most alike first, the drifter most alike, a stranger, nobody."""
         wide = self.fingerprint()
         drifters = [c for c in wide if c.startswith("drifter")]
         shown = wide.drop(columns=["quiet", *drifters[1:]]).rename(columns=lambda c: c.replace(" ", "\n"))
