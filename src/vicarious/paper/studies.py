@@ -59,10 +59,9 @@ class Build:
     def model(self, seed: int, family: str, variant: str = "", **world) -> config.Model:
         """A world model, or a variant of it."""
         changed, own = VARIANTS.get(variant, ({}, {}))
-        diet = {**self.sizes.heads}.get("episodes", config.Heads.model_fields["episodes"].default)
-        data = config.Episodes(seed=seed, world=config.World(**changed, **world))
-        if variant == "end_to_end":  # learns from what heads learn from
-            data = data.model_copy(update={"distinct": diet})
+        diet = self.sizes.heads.get("episodes", config.Heads.model_fields["episodes"].default)
+        distinct = diet if variant == "end_to_end" else None  # it learns from what heads learn from
+        data = config.Episodes(seed=seed, world=config.World(**changed, **world), distinct=distinct)
         recipe = _tables["recipes"].get(family, {})
         return config.Model(data=data, family=family, **{**recipe, **self.sizes.model, **own})
 

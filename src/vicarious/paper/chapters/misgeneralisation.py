@@ -67,23 +67,18 @@ def direction_excess(e: Results, seeds: list[int], family: str) -> np.ndarray:
     return beyond_inputs("direction", e, seeds, family)
 
 
-def tau_rho_correlation(e: Results, seeds: list[int], family: str, head: str) -> np.ndarray:
-    """Correlation [n] within each seed of tau and rho over appearances below identical."""
-    t = e.pick("measures", measure="tau", mover="other", family=family, **OF_CODES)
-    _, codes = rho(t[t.similarity < 1], seeds, over="similarity", value="value")
-    _, found = e.curve(head, seeds, family)
-    if codes.shape != found.shape or codes.shape[1] < 3:
-        return np.full(len(seeds), np.nan)
-    x, y = (z - z.mean(1, keepdims=True) for z in (codes, found))
-    return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
+def tau_rho_correlation(e: Results, seeds: list[int], family: str, head: str, beyond: int = 0) -> np.ndarray:
+    """Correlation [n] within each seed of tau and rho over appearances below identical.
 
-
-def beyond_likeness(e: Results, seeds: list[int], family: str, head: str) -> np.ndarray:
-    """The same correlation [n] with the dose of appearance and its square taken out of both."""
+    beyond: powers of the dose of appearance, up to this one, are taken out of both.
+    """
     t = e.pick("measures", measure="tau", mover="other", family=family, **OF_CODES)
     _, codes = rho(t[t.similarity < 1], seeds, over="similarity", value="value")
     dose, found = e.curve(head, seeds, family)
-    rest = np.eye(len(dose)) - (basis := np.vander(dose / 90, 3)) @ np.linalg.pinv(basis)
+    if codes.shape != found.shape or codes.shape[1] < 3:
+        return np.full(len(seeds), np.nan)
+    basis = np.vander(dose / 90, beyond + 1)
+    rest = np.eye(len(dose)) - basis @ np.linalg.pinv(basis)
     x, y = codes @ rest, found @ rest
     return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
 
