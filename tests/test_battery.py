@@ -119,6 +119,9 @@ def test_a_stranger_is_drawn_where_the_other_is_at_a_right_angle_to_every_appear
     torch.testing.assert_close(bodies.norm(dim=-1), torch.ones(len(bodies)))
     looks = world.bodies(torch.linspace(0, 2, 9), LOOK)
     torch.testing.assert_close(bodies @ looks.T, torch.zeros(len(bodies), 9), atol=1e-6, rtol=0)
+    seen = drawn[0].reshape(9, len(SCENES), -1, WORLD.appearance).sum((0, 2))  # by scene
+    directions, counts = (seen / seen.norm(dim=-1, keepdim=True)).round(decimals=3).unique(dim=0, return_counts=True)
+    assert len(directions) == 4 and counts.max() - counts.min() <= 1, "both ways along both axes, equally often"
 
 
 def test_moods_in_scenes_are_those_of_a_rollout():

@@ -45,6 +45,18 @@ def test_tau_written_out():
     assert codes.transfer(own, other, LADDER) == pytest.approx(total[0] / total[1])
 
 
+def test_tau_across_place_asks_the_self_of_the_other_chamber():
+    """Codes with an axis for each chamber: all transfer within a chamber, and none across; with a common axis, all."""
+    side = torch.arange(400) // 2 % 2
+    shared, apart = changes(0), changes(0)
+    apart[:, side == 1] = apart[:, side == 1][..., [1, 0, *range(2, apart.shape[-1])]]
+    assert codes.transfer(apart, apart, LADDER) == pytest.approx(1)
+    assert abs(codes.transfer(apart, apart, LADDER, side)) < 0.05
+    assert codes.transfer(shared, shared, LADDER, side) == pytest.approx(1, abs=0.05)
+    half = changes(0, 0.5, seed=1)
+    assert codes.transfer(shared, half, LADDER, side) == pytest.approx(0.5, abs=0.05)
+
+
 def test_whitened_codes_have_no_preferred_direction():
     g = torch.Generator().manual_seed(0)
     z = torch.randn(5000, 6, generator=g) @ (torch.eye(6) + torch.diag(torch.ones(5), 1))
@@ -92,7 +104,8 @@ def test_measures_are_complete_and_bounded(filled):
     assert {c.model.family for c in code_runs} == {"cells/gru", *studies.INPUTS}
     for run in code_runs:
         table = store.read(run.address).tables["measures"]
-        assert {"tau", "direction", "cka", "auc", "p_self"} == set(table.measure) and table["value"].notna().all()
+        assert {"tau", "tau_across", "direction", "cka", "auc", "p_self"} == set(table.measure)
+        assert table["value"].notna().all()
         bounded = table[table.measure.isin(["auc", "p_self", "direction"])]["value"]
         assert bounded.between(0, 1).all()
         own = table[(table.measure == "tau") & (table.mover == "self")]["value"]

@@ -181,7 +181,7 @@ def test_the_left_view_draws_the_own_chamber_left_and_the_centred_view_the_own_b
 def test_similarity_of_looks_is_the_cosine_of_the_angle():
     look = world.appearance(config.World(), 5)
     gram = look.axes @ look.axes.T
-    assert torch.allclose(gram, torch.eye(3), atol=1e-6)
+    assert torch.allclose(gram, torch.eye(4), atol=1e-6)
     assert sorted(look.kinds.tolist()) == [0, 1, 2]
 
 

@@ -6,7 +6,8 @@ A scene is a real rollout of six frames, then a scripted event: `approach` (the 
 so that the same template serves every seed and, with roles swapped, self and other alike.  A `twin` is the matched
 control of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission)
 the item vanishes.  In scenes of the `stranger` the other is drawn as no body in any episode is, at a right angle to
-every appearance; in those of `nobody` its body is left out; in `quiet` ones the self moves and the other has nothing.
+every appearance and in another direction from scene to scene; in those of `nobody` its body is left out; in `quiet`
+ones the self moves and the other has nothing.
 """
 
 from __future__ import annotations
@@ -221,13 +222,16 @@ def present(
 
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
-    if mover == "stranger":
-        appearance = replace(appearance, axes=appearance.axes[[0, 2]])
-        angle = torch.tensor(torch.pi / 2, device=scenes.pos.device)
+    strange = mover == "stranger"
+    angle = torch.tensor(torch.pi / 2, device=scenes.pos.device) if strange else angle
     state, prev_action = instantiate(scenes, mover, cfg, angle, contacts, template)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
-    obs = world.observe(state, cfg, appearance, noise).flatten(1)
-    return obs.view(*prev_action.shape, -1), prev_action
+    own, unseen = appearance.axes[0], appearance.axes[2:]
+    looks = [torch.stack([own, axis]) for axis in (*unseen, *-unseen)] if strange else [appearance.axes]
+    drawn = [world.observe(state, cfg, replace(appearance, axes=axes), noise).flatten(1) for axes in looks]
+    obs = torch.stack([x.view(*prev_action.shape, -1) for x in drawn])  # [looks, X * K * n, T, F]
+    scene = torch.arange(len(prev_action), device=obs.device)
+    return obs[scene % len(scenes) % len(looks), scene], prev_action
 
 
 def true_returns(cfg: config.Battery, scenes: Scenes, mover: str = "self") -> Tensor:

@@ -31,7 +31,8 @@ FITTED = ("self", *battery.OTHERS)  # movers whose scenes decoder and probe are 
 def measure(cfg: config.Codes, model: nn.Module, scenes: Scenes, codes: CodesOf) -> pd.DataFrame:
     """Tidy measures of one world model: measure, mover, similarity, value.
 
-    tau: transfer of what events change, over the self's own; direction: share of steps whose direction a decoder that
+    tau: transfer of what events change, over the self's own; tau_across: the same with the self in the other chamber;
+    direction: share of steps whose direction a decoder that
     was fitted to the self reads off; cka: debiased linear CKA; auc and p_self: who moved.  Decoder, probe and
     whitening are fitted to scenes of their own, `cfg.fit_scenes`, and everything is evaluated on the battery.
     """
@@ -42,7 +43,7 @@ def measure(cfg: config.Codes, model: nn.Module, scenes: Scenes, codes: CodesOf)
     at = {key: (z[MET][:, :, :, CONTACT] - mean) / scale for key, z in codes.items()}
     for z in fitting.values():
         z.sub_(mean).div_(scale)
-    rows = [*_tau(cfg, at, fitting), *_direction(cfg, model, scenes, own), *_cka(at)]
+    rows = [*_tau(cfg, at, fitting, scenes.side), *_direction(cfg, model, scenes, own), *_cka(at)]
     rows += _identity(cfg, at, fitting)
     return pd.DataFrame(rows, columns=["measure", "mover", "similarity", "value"])
 
@@ -79,29 +80,38 @@ def whitening(z: Tensor) -> Tensor:
     return torch.from_numpy(root).to(z)
 
 
-def transfer(own: Tensor, other: Tensor, ladder: tuple[float, ...]) -> float:
+def transfer(own: Tensor, other: Tensor, ladder: tuple[float, ...], side: Tensor | None = None) -> float:
     """tau of whitened codes of event minus twin, own and other [K, n, D], by what the item is worth.
 
     With D(v) the mean over a half of the scenes, and D' over the other half: the sum over v of
     D_other(v).D_self'(v) - D_other(v).D_self'(-v), over the same of the self (DESIGN 4).  1: the other's events change
-    codes as the self's do, worth by worth; 0: not so.  It knows no reward.
+    codes as the self's do, worth by worth; 0: not so.  It knows no reward.  Given side [n], where the mover's chamber
+    is drawn, it is transfer across place: the other's on one side against the self's on the other one, over the
+    self's own within a side.
     """
     pairs = [(i, ladder.index(-v)) for i, v in enumerate(ladder) if v and -v in ladder]
-    halves = [[x[:, half::2].mean(1).double() for half in (0, 1)] for x in (own, other)]
+    places = [torch.ones(own.shape[1], dtype=torch.bool)] if side is None else [side == 0, side == 1]
 
-    def along(moved: list[Tensor]) -> Tensor:
-        return sum(
-            moved[h][i] @ (halves[0][1 - h][i] - halves[0][1 - h][opposite]) for h in (0, 1) for i, opposite in pairs
-        )
+    def along(moved: Tensor, against: list[Tensor]) -> Tensor:
+        total = 0.0
+        for here, there in zip(places, against, strict=True):
+            for half in (0, 1):
+                d, own_d = (
+                    x[:, h::2][:, at[h::2]].mean(1).double()
+                    for x, at, h in ((moved, here, half), (own, there, 1 - half))
+                )
+                total = total + sum(d[i] @ (own_d[i] - own_d[opposite]) for i, opposite in pairs)
+        return total
 
-    return float(along(halves[1]) / along(halves[0]))
+    return float(along(other, places[::-1]) / along(own, places))
 
 
-def _tau(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor]) -> Rows:
+def _tau(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor], side: Tensor) -> Rows:
     ladder, root = cfg.model.data.world.ladder, whitening(torch.cat([z.flatten(0, -2) for z in fitting.values()]))
     changes = {key: (z[0] - z[1]) @ root for key, z in at.items()}
     for (mover, s), change in changes.items():
         yield "tau", mover, s, transfer(changes["self", 1.0], change, ladder)
+        yield "tau_across", mover, s, transfer(changes["self", 1.0], change, ladder, side)
 
 
 def fit_mlp(

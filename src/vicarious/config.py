@@ -314,7 +314,7 @@ class Responses(Evaluated):
     """What one agent predicts in the battery."""
 
     stage: ClassVar[str] = "responses"
-    epoch: ClassVar[int] = 3
+    epoch: ClassVar[int] = 4
     heads: Heads
     battery: Battery = Battery()
 
@@ -341,7 +341,7 @@ class Codes(Evaluated):
     """What one world model's codes share between self and other in the same event, and whether they tell who moved."""
 
     stage: ClassVar[str] = "codes"
-    epoch: ClassVar[int] = 5
+    epoch: ClassVar[int] = 6
     model: Model
     battery: Battery = Battery()
     width: int = Field(128, ge=1)
@@ -357,7 +357,7 @@ class External(Evaluated):
     """An agent of another library without a world model, trained on own reward alone, and what its value predicts."""
 
     stage: ClassVar[str] = "outsider"
-    epoch: ClassVar[int] = 3
+    epoch: ClassVar[int] = 4
     data: Episodes
     algorithm: Literal["ppo", "dqn"]
     steps: int = Field(ge=1, description="of all worlds together")

@@ -64,8 +64,8 @@ class State:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How a seed's world is drawn: axes [3, appearance] of bodies, the self's, the other's, and one along which nobody
-    is drawn in any episode; kinds [K] channel of each rank."""
+    """How a seed's world is drawn: axes [appearance, appearance] of bodies, the self's, the other's, and those along
+    which nobody is drawn in any episode; kinds [K] channel of each rank."""
 
     axes: Tensor
     kinds: Tensor
@@ -81,7 +81,7 @@ def appearance(config: World, seed: int, device: str | torch.device = "cpu") -> 
     """The seed's random orthonormal axes of appearance and its permutation of item kinds."""
     g = generator(seed, "look")
     q, r = torch.linalg.qr(torch.randn(config.appearance, config.appearance, generator=g, dtype=torch.float64))
-    axes = (q * r.diagonal().sign())[:, :3].T.float()
+    axes = (q * r.diagonal().sign()).T.float()
     return Appearance(axes.to(device), torch.randperm(len(config.ladder), generator=g).to(device))
 
 
