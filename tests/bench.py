@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,8 @@ from vicarious.paper import book, site, studies
 ROOT = Path(__file__).resolve().parents[1]
 CORES = os.cpu_count() or 1
 ROUNDS, ROUND_SECONDS = 5, 1.0
-BATCH, FRAMES = 64, 20
+BATCH, FRAMES = config.Model.model_fields["batch"].default, config.Episodes.model_fields["frames"].default
+SIZES = {"agents": 2, "scenes": 128, "levels": 6, "companies": 2}  # of the study that is made to grow
 Run = Callable[[], float]  # does some work, returns how much
 
 
@@ -126,7 +128,7 @@ def gymnasium_environment(name: str, package: str, steps: int, processes: int) -
     return run
 
 
-# world models: whole updates of batch 64 x 20, from data in memory
+# world models: whole updates of the paper's batches, from data in memory
 
 
 class States(nn.GRU):
@@ -140,9 +142,16 @@ def corpus() -> episodes.Batch:
     return episodes.collect(config.Episodes(seed=900), count=2048)
 
 
-def reference_model(precision: str, members: int = 1, stacked: bool = False, updates: int = 60) -> Run:
+def recipe(family: str, seed: int = 900) -> config.Model:
+    """A family's world model as the paper trains it."""
+    return studies.Build(studies.PROFILES["paper"]).model(seed, family)
+
+
+def world_model(
+    family: str, precision: str = "auto", members: int = 1, stacked: bool = False, updates: int = 60
+) -> Run:
     data = corpus()
-    cfgs = [config.Model(data=config.Episodes(seed=900 + i), family="flat/gru") for i in range(members)]
+    cfgs = [recipe(family, 900 + i) for i in range(members)]
     g = torch.Generator().manual_seed(0)
     index = torch.randint(len(data), (updates, members, BATCH), generator=g)
 
@@ -183,7 +192,7 @@ def plain_loop(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], cou
 
 
 def plain_gru(amp: bool) -> Run:
-    data, cfg = corpus(), config.Model(data=config.Episodes(seed=900), family="flat/gru")
+    data, cfg = corpus(), recipe("flat/gru")
     net = Recurrent(cfg, world.features(cfg.data.world))
     net.cell = States(cfg.latent + models.base.CODED, cfg.latent, batch_first=True)
     return plain_loop(
@@ -260,34 +269,42 @@ class _Joined(nn.Module):
         return self.net(torch.cat(parts, -1))
 
 
-def products(net: nn.Module, rows: dict[str, int], steps: int, dtype: torch.dtype) -> Run:
+def products(net: nn.Module, forward: Callable[[], torch.Tensor], dtype: torch.dtype) -> Run:
     """The floor: every matrix product of an update (forward, gradient of weights, gradient of inputs) and nothing else.
 
-    rows: how many rows each linear layer sees; a recurrent layer sees them in `steps` portions.
+    forward: calls the network once and returns what is minimised; which layer multiplies how many rows, how often, and
+    whether anything is learnt beneath it, is seen there.
     """
-    linear = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
-    first = next(iter(linear))
+    seen: dict[nn.Linear, list[tuple[int, bool]]] = {}
+
+    def note(layer: nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.setdefault(layer, []).append((inputs[0].numel() // layer.in_features, inputs[0].requires_grad))
+
+    hooks = [m.register_forward_pre_hook(note) for m in net.modules() if isinstance(m, nn.Linear)]
+    forward()
+    for hook in hooks:
+        hook.remove()
     work = []
-    for name, layer in linear.items():
-        n, portions = rows.get(name.split(".")[0], BATCH * FRAMES), steps if name.endswith("state") else 1
+    for layer, calls in seen.items():
+        n = sum(rows for rows, _ in calls)
         x, g = (torch.randn(n, k).to(dtype) for k in (layer.in_features, layer.out_features))
-        work.append((x, layer.weight.detach().to(dtype), g, portions, name != first))
+        work.append((x, layer.weight.detach().to(dtype), g, len(calls), sum(learnt for _, learnt in calls)))
 
     def run() -> float:
         for x, w, g, portions, inward in work:
             for part in x.chunk(portions):
                 torch.mm(part, w.t())
             torch.mm(g.t(), x)
-            for part in g.chunk(portions) if inward else ():
+            for part in g.chunk(portions)[:inward]:
                 torch.mm(part, w)
         return BATCH * FRAMES
 
     return run
 
 
-def model_floor(dtype: torch.dtype) -> Run:
-    net = models.build(config.Model(data=config.Episodes(seed=900), family="flat/gru"))
-    return products(net, {"predictor": BATCH * (FRAMES - 1)}, FRAMES, dtype)
+def model_floor(family: str, dtype: torch.dtype) -> Run:
+    net, data = models.build(recipe(family)), corpus()[:BATCH]
+    return products(net, lambda: sum(net.losses(data.obs, data.prev_action).values()).mean(), dtype)
 
 
 # heads: frames that a pair of heads learns from per second
@@ -311,7 +328,8 @@ def pairs(company: tuple[float, ...], stacked: bool, precision: str = "auto", up
 
 def heads_floor(dtype: torch.dtype) -> Run:
     net = heads.HeadPair(128, 128, 2).nets
-    one = [products(net[name], {}, 1, dtype) for name in heads.READOUTS]
+    z = torch.randn(BATCH * FRAMES, 128)
+    one = [products(net[name], lambda name=name: net[name](z).sum(), dtype) for name in heads.READOUTS]
 
     def run() -> float:
         return max(each() for each in one)
@@ -339,16 +357,20 @@ CONTENDERS = [
         )
         for n in (1, CORES)
     ),
-    Contender("world model", "reference model", "transitions/s", lambda: reference_model("auto")),
-    Contender("world model", "reference model, float32", "transitions/s", lambda: reference_model("fp32")),
-    Contender(
-        "world model", "reference model, 4 stacked", "transitions/s", lambda: reference_model("auto", 4, True, 30)
+    *(
+        Contender("world model", name, "transitions/s", make)
+        for family in studies.ENCODERS
+        for name, make in (
+            (family, lambda family=family: world_model(family)),
+            (f"{family}, float32", lambda family=family: world_model(family, "fp32")),
+            (f"{family}, 4 stacked", lambda family=family: world_model(family, members=4, stacked=True, updates=30)),
+            (f"{family}: its matrix products, float32", lambda family=family: model_floor(family, torch.float32)),
+            (f"{family}: its matrix products, bfloat16", lambda family=family: model_floor(family, torch.bfloat16)),
+        )
     ),
     Contender("world model", "nn.GRU, float32", "transitions/s", lambda: plain_gru(False), "torch"),
     Contender("world model", "nn.GRU, bfloat16 autocast", "transitions/s", lambda: plain_gru(True), "torch"),
     Contender("world model", "TorchRL DreamerV3 model loss", "transitions/s", dreamer, "torchrl"),
-    Contender("world model", "its matrix products, float32", "transitions/s", lambda: model_floor(torch.float32)),
-    Contender("world model", "its matrix products, bfloat16", "transitions/s", lambda: model_floor(torch.bfloat16)),
     Contender("heads", "3 companies as one population", "frames/s", lambda: pairs((0.0, 0.1, 1.0), False)),
     Contender("heads", "one company alone", "frames/s", lambda: pairs((0.0,), False)),
     Contender("heads", "3 companies, stacked", "frames/s", lambda: pairs((0.0, 0.1, 1.0), True)),
@@ -362,11 +384,12 @@ BARS = [
     ("glass chambers", "JaxMARL Overcooked, 64 at once", 3.0),
     ("glass chambers", "JaxMARL Overcooked, 1024 at once", 3.0),
     ("glass chambers", "lbforaging, 1 process", 150.0),
-    ("reference model", "nn.GRU, float32", 1.3),
-    ("reference model", "its matrix products, float32", 1 / 1.6),
-    ("reference model, float32", "nn.GRU, float32", 1.3),
-    ("reference model, float32", "its matrix products, float32", 1 / 1.6),
-    ("reference model", "its matrix products, bfloat16", 1 / 1.6),
+    ("flat/gru", "nn.GRU, float32", 1.3),
+    ("flat/gru, float32", "nn.GRU, float32", 1.3),
+    *(
+        (name, f"cells/gru: its matrix products, {dtype}", 1 / 1.6)
+        for name, dtype in (("cells/gru, float32", "float32"), ("cells/gru", "float32"), ("cells/gru", "bfloat16"))
+    ),
 ]
 
 
@@ -444,6 +467,37 @@ def one_seed() -> list[dict]:
     return [{"group": "the study", **row} for row in rows]
 
 
+def grown(folder: Path, sizes: dict[str, int]) -> dict:
+    """What a small study of such sizes takes, from nothing: seconds, GB of memory at most, MB and files stored."""
+    sets = config.Battery(scenes=sizes["scenes"], levels=sizes["levels"], rollouts=32)
+    small = {"episodes": 2048, "updates": 100, "reward_updates": 100}
+    world_models = [config.Model(data=config.Episodes(seed=900 + i), updates=100) for i in range(sizes["agents"])]
+    raised = [
+        config.Heads(model=model, company=float(p), **small)
+        for model in world_models
+        for p in np.linspace(0, 1, sizes["companies"])
+    ]
+    start = time.perf_counter()
+    runs = [config.Responses(heads=head, battery=sets) for head in raised]
+    pipeline.Workspace(store.Store(folder / "runs", folder / "none")).produce(runs)
+    seconds = time.perf_counter() - start
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
+    taken = {"seconds": seconds, "GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return taken | {"MB": sum(path.stat().st_size for path in files) / 1e6, "files": len(files)}
+
+
+def growth() -> list[dict]:
+    """What a study takes with so many agents, scenes, levels or companies, and with twice and four times as many."""
+    found = []
+    for axis, times in [("", 1), *((axis, times) for axis in SIZES for times in (2, 4))]:
+        sizes = {name: count * (times if name == axis else 1) for name, count in SIZES.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-W", "ignore", __file__, "--grown", folder, json.dumps(sizes)]
+            told = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+        found.append({"axis": axis, "times": times, **sizes, **json.loads(told.splitlines()[-1])})
+    return found
+
+
 def rendering() -> list[dict]:
     """Seconds from the published data to the rendered book, every chapter executed."""
     taken: dict[tuple[str, str], list[float]] = {}
@@ -505,7 +559,7 @@ KINDS = {
 
 def profile(precision: str) -> dict[str, float]:
     """Shares of the reference model's update, by what the time goes to."""
-    run = reference_model(precision)
+    run = world_model(studies.ENCODERS[0], precision)
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         run()
@@ -536,6 +590,12 @@ def show(table: dict) -> None:
     for bar in table["bars"]:
         met = "met" if bar["met"] else "MISSED"
         print(f"{bar['this']} / {bar['that']}: {bar['ratio']:.2f}, at least {bar['at_least']:.2f}: {met}")
+    for row in table.get("growth", []):
+        print(
+            ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+            )
+        )
     for precision, shares in table["profile"].items():
         print(f"an update in {precision}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
 
@@ -581,6 +641,9 @@ def main() -> int:
         rows += measure()
         write(table)
         write(table, partial)
+    print("growth ...", flush=True)
+    table["growth"] = growth()
+    write(table)
     show(table)
     print(f"{time.perf_counter() - start:,.0f} s")
     return 0
@@ -589,6 +652,8 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--agent"]:
         agent(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["--grown"]:
+        print(json.dumps(grown(Path(sys.argv[2]), json.loads(sys.argv[3]))))
     else:
         try:
             sys.exit(main())

@@ -6,7 +6,8 @@ import bench
 import pytest
 import torch
 
-from vicarious import config, models
+from vicarious import models
+from vicarious.paper import site, studies
 
 
 def contender(name, rate, package=None):
@@ -79,17 +80,25 @@ def test_contenders_take_turns_and_ratios_are_within_rounds():
     assert timed == list("ababab")
 
 
-def test_the_floor_does_the_products_of_an_update_and_no_others():
-    """Counted by PyTorch itself over the forward and backward pass of the reference model's losses."""
+@pytest.mark.parametrize("family", studies.ENCODERS)
+def test_the_floor_does_the_products_of_an_update_and_no_others(family):
+    """Counted by PyTorch itself over the forward and backward pass of a world model's losses."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = models.build(config.Model(data=config.Episodes(seed=900), family="flat/gru"))
-    obs, prev_action = (
-        torch.randn(bench.BATCH, bench.FRAMES, model.encoder.net[0].in_features),
-        torch.zeros(bench.BATCH, bench.FRAMES).long(),
-    )
+    model, data = models.build(bench.recipe(family)), bench.corpus()[: bench.BATCH]
     with FlopCounterMode(display=False) as update:
-        sum(model.losses(obs, prev_action).values()).mean().backward()
-    with FlopCounterMode(display=False) as floor:
-        bench.model_floor(torch.float32)()
-    assert floor.get_total_flops() == pytest.approx(update.get_total_flops(), rel=0.02)
+        sum(model.losses(data.obs, data.prev_action).values()).mean().backward()
+    floor = bench.model_floor(family, torch.float32)
+    with FlopCounterMode(display=False) as counted:
+        floor()
+    assert counted.get_total_flops() == pytest.approx(update.get_total_flops(), rel=1e-6)
+
+
+def test_a_study_that_grows_says_what_it_took(tmp_path):
+    took = [bench.grown(tmp_path / str(n), dict.fromkeys(bench.SIZES, 1) | {"scenes": 32, "levels": n}) for n in (2, 4)]
+    assert took[0]["files"] == took[1]["files"] and took[0]["MB"] < took[1]["MB"], "levels make no more results"
+    rows = [{"axis": "", "times": 1, **bench.SIZES, **took[0]}]
+    rows += [{"axis": axis, "times": 2, **bench.SIZES, **took[1]} for axis in bench.SIZES]
+    table = site.growth({"growth": rows})
+    assert table.index[0] == "2 agents, 128 scenes, 6 levels, 2 companies" and "2 times the agents" in table.index
+    assert set(table["files"].iloc[1:]) == {"1.00 times"}

@@ -69,12 +69,12 @@ def test_a_forest_has_every_prediction_where_its_estimate_is():
         row("P2", 0.0, "inconclusive"),
         row("P3", 0.45, "supported", None, 10, True),
     ]
-    table = pd.DataFrame([*rows, row("F2", np.nan, "pending", n=0)])
+    table = pd.DataFrame([*rows, *(row(name, np.nan, "pending", n=0) for name in ("P5/width", "P5/depth", "F2"))])
     html = site.forest_table(table)
     lines = re.findall(r"<tr class=\"(\w+)\">(.*?)</tr>", html)
-    assert [verdict for verdict, _ in lines] == table.verdict.tolist()
+    assert [verdict for verdict, _ in lines] == [*table.verdict[:3], "pending"]
     at = [float(re.search(r'class="dot" style="left:([\d.]+)%', line)[1]) for _, line in lines[:3]]
     assert at == pytest.approx([50 - 0.45 * 96, 50, 50 + 0.45 * 96], abs=0.1)
     assert [line.count('class="bar"') for _, line in lines] == [1, 1, 0, 0]
     assert "supported (provisional)" in lines[2][1] and "-0.45 [-0.50, -0.40]" in lines[0][1]
-    assert "dot" not in lines[3][1] and "<a " not in lines[3][1] and "P1 &amp; more" in lines[0][1]
+    assert "dot" not in lines[3][1] and "P5, F2." in lines[3][1] and "P1 &amp; more" in lines[0][1]

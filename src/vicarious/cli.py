@@ -267,7 +267,7 @@ def _verdict_table(table, profile: str) -> Table:
     grid = Table(title=f"Predictions ({profile}), 95% intervals over agents", title_justify="left")
     rows = readable(table).reset_index()
     for column in rows:
-        grid.add_column(column, justify="right" if column in {"estimate", "n"} else "left")
+        grid.add_column(column, justify="right" if column == "n" else "left")
     for row in rows.to_dict("records"):
         colour = COLOUR[row["verdict"].split()[0]]
         grid.add_row(*[f"[{colour}]{v}[/]" if k == "verdict" else v for k, v in row.items()])

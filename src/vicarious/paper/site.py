@@ -43,7 +43,8 @@ def note(provenance: str, name: str, numbers: pd.DataFrame | None) -> str:
 
 
 def forest_table(verdicts: pd.DataFrame) -> str:
-    """HTML of every prediction in a line: estimate on a common axis, its interval, the rule's bar, verdict and n.
+    """HTML of every prediction that was tested in a line: estimate on a common axis, its interval, the rule's bar,
+    verdict and n; and a last line that names the pending ones.
 
     verdicts: from `verdicts.verdicts`.  Text and colours are the page's own, so that it can be read in the dark, on
     a phone and by a screen reader.
@@ -51,13 +52,17 @@ def forest_table(verdicts: pd.DataFrame) -> str:
     live = verdicts[(verdicts.verdict != "pending") & (verdicts.n > 0)]
     low, high = live.ci_low.min(), live.ci_high.max()
     place = lambda v: 100 * (0.02 + 0.96 * (np.clip(v, low, high) - low) / max(high - low, 1e-9))  # noqa: E731
-    rows = [_forest_row(row, place) for row in verdicts.to_dict("records")]
+    pending = verdicts.verdict == "pending"
+    rows = [_forest_row(row, place) for row in verdicts[~pending].to_dict("records")]
+    if pending.any():
+        names = escape(", ".join(dict.fromkeys(name.split("/")[0] for name in verdicts.id[pending])))
+        rows.append(f'<tr class="pending"><td class="claim" colspan="5">Not yet tested: {names}.</td></tr>')
     head = "".join(f"<th>{name}</th>" for name in ("prediction", "estimate, 95% interval", "", "verdict", "n"))
     return f'<table class="forest"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _forest_row(row: dict, place: Callable[[float], float]) -> str:
-    live, name = row["verdict"] != "pending" and row["n"] > 0, escape(row["id"])
+    live, name = row["n"] > 0, escape(row["id"])
     link = f'<a href="{row["chapter"]}.html">{name}</a>'
     claim = f"{link if live else name} {escape(row['claim'])}"
     cells = {"claim": claim, "plot": "", "text": "", "verdict": row["verdict"], "n": ""}
@@ -175,6 +180,18 @@ def rates(bench: dict) -> pd.DataFrame:
         rows.append((row["group"], name, f"{row['median']:,.{digits}f}", row["unit"], spread, ratio))
     columns = ["", "what", "median", "unit", "lowest to highest", "ours is"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+
+
+def growth(bench: dict) -> pd.DataFrame:
+    """What twice and four times as much of everything takes, over what a small study takes, whose row comes first."""
+    rows = pd.DataFrame(bench["growth"]).set_index(["axis", "times"])
+    taken = ["seconds", "GB", "MB", "files"]
+    once, more = rows.iloc[0], rows.iloc[1:]
+    first = {"what": ", ".join(f"{once[name]:.0f} {name}" for name in more.index.unique("axis"))}
+    said = [first | {name: f"{once[name]:.3g}" for name in taken}]
+    for (axis, times), row in more.iterrows():
+        said.append({"what": f"{times} times the {axis}"} | {k: f"{row[k] / once[k]:.2f} times" for k in taken})
+    return pd.DataFrame(said).set_index("what")
 
 
 def profile(bench: dict) -> pd.DataFrame:

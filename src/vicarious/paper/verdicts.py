@@ -368,9 +368,12 @@ def as_json(table: pd.DataFrame) -> list[dict]:
 
 
 def rules(rows: Iterable[Prediction]) -> pd.DataFrame:
-    """The preregistered rules of some predictions, as every verdict applies them."""
+    """The preregistered rules of some predictions, as every verdict applies them; one line where they say the same."""
     said = [(p.id, p.claim, p.statistic.format(s=S, p=P), p.supported, p.contradicted) for p in rows]
-    return pd.DataFrame(said, columns=["id", "claim", "statistic", "supported if", "contradicted if"]).set_index("id")
+    table = pd.DataFrame(said, columns=["id", "claim", "statistic", "supported if", "contradicted if"])
+    same = table.groupby(list(table.columns[1:]), sort=False).id
+    joined = same.agg(lambda ids: ", ".join([ids.iloc[0], *(name.split("/")[-1] for name in ids.iloc[1:])]))
+    return joined.reset_index().set_index("id")
 
 
 def summary(row: dict) -> str:
@@ -386,14 +389,14 @@ def summary(row: dict) -> str:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The verdict table as readers see it: rounded, and pending rows empty."""
+    """The verdict table as readers see it: rounded, notes after what they are about, and pending rows empty."""
     live = (table.verdict != "pending") & (table.n > 0)
-    number = lambda name: table[name].astype(float).map("{:z.2f}".format)  # noqa: E731
-    said = {"id": table.id, "claim": table.claim, "estimate": number("estimate").where(live, "")}
-    said["95% interval"] = (number("ci_low") + " to " + number("ci_high")).where(live, "")
+    estimate, low, high = (table[k].astype(float).map("{:z.2f}".format) for k in ("estimate", "ci_low", "ci_high"))
+    said = {"id": table.id, "claim": table.claim + np.where(table.note != "", ". Note: " + table.note, "")}
+    said["estimate, 95% interval"] = (estimate + " [" + low + ", " + high + "]").where(live, "")
     said["n"] = table.n.astype(str).where(live, "")
     said["verdict"] = table.verdict + np.where(live & table.provisional.eq(True), " (provisional)", "")
-    return pd.DataFrame({**said, "note": table.note, "first edition": table["first"]}).set_index("id")
+    return pd.DataFrame({**said, "first edition": table["first"]}).set_index("id")
 
 
 def by_chapter(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ Shapes: n agents, L levels of the dose, in ascending order and the same for all 
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations, product
 from typing import ClassVar, Literal
 
@@ -71,20 +71,29 @@ def logistic(x: np.ndarray, y: np.ndarray, at: float) -> np.ndarray:
     return mean[:, 0] + slope * (new - shape.mean(0))[best]
 
 
+@lru_cache
+def _cuts(doses: tuple[float, ...], at: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every way to cut so many doses `count` times: what makes each part's mean [ways, parts, L], and how much of it is
+    predicted at one dose [ways, parts]."""
+    x, near = np.array(doses), 0.01 * np.diff(doses).min()  # doses are rounded
+    cuts = np.array(list(combinations(range(1, len(x)), count)))
+    part, parts = (np.arange(len(x)) >= cuts[..., None]).sum(1), np.arange(count + 1)[:, None]
+    means = 1.0 * (part[:, None] == parts)
+    edges = (x[cuts] + x[cuts - 1]) / 2
+    sides = np.stack([(edges < at + shift).sum(1) for shift in (-near, near)], 1)
+    return means / means.sum(2, keepdims=True), (sides[:, None] == parts).mean(2)
+
+
 def steps(x: np.ndarray, y: np.ndarray, at: float, count: int) -> np.ndarray:
     """Predictions [n] at one dose of the step functions with `count` steps that fit y [n, L] on x [L] best.
 
     A step is half-way between two levels; where the dose is half-way too, the mean of both sides.
     """
-    errors, fitted, near = [], [], 0.01 * np.diff(x).min()  # doses are rounded
-    for cuts in combinations(range(1, len(x)), count):
-        parts = np.split(y, cuts, axis=1)
-        errors.append(sum(np.square(part - part.mean(1, keepdims=True)).sum(1) for part in parts))
-        edges = (x[list(cuts)] + x[np.subtract(cuts, 1)]) / 2
-        sides = np.searchsorted(edges, [at - near, at + near])
-        fitted.append(np.mean([parts[side].mean(1) for side in sides], axis=0))
-    best = np.argmin(errors, axis=0)
-    return np.take_along_axis(np.array(fitted), best[None], 0)[0]
+    means, share = _cuts(tuple(x), float(at), count)
+    mean = y.mean(1, keepdims=True)
+    parts = np.einsum("wpl,nl->nwp", means, y - mean)
+    best = (np.square(parts) / np.square(means).sum(2)).sum(2).argmax(1)  # what it explains
+    return mean[:, 0] + (parts[np.arange(len(y)), best] * share[best]).sum(1)
 
 
 def lead(x: np.ndarray, y: np.ndarray) -> np.ndarray:
