@@ -124,6 +124,18 @@ def test_a_stranger_is_drawn_where_the_other_is_at_a_right_angle_to_every_appear
     assert len(directions) == 4 and counts.max() - counts.min() <= 1, "both ways along both axes, equally often"
 
 
+@pytest.mark.parametrize("view", ["allocentric", "left"])
+def test_in_scenes_of_the_right_the_self_does_the_same_in_the_right_chamber(view):
+    seen = WORLD.model_copy(update={"view": view})
+    own, right = (battery.present(SCENES, mover, None, seen, LOOK) for mover in ("self", "right"))
+    assert torch.equal(own[1], right[1]), "its actions"
+    as_drawn = [x[0].view(*x[0].shape[:2], 3, 7, -1) for x in (own, right)]
+    moved = torch.cat([as_drawn[0][..., 4:, :], as_drawn[0][..., 3:4, :], as_drawn[0][..., :3, :]], -2)
+    left = torch.ones(len(SCENES), dtype=torch.bool) if view == "left" else SCENES.side == 0
+    expected = torch.where(left.repeat(9)[:, None, None, None, None], moved, as_drawn[0])
+    torch.testing.assert_close(as_drawn[1], expected)
+
+
 def test_moods_in_scenes_are_those_of_a_rollout():
     found = states("self")
     worth = world.worth_of(found["contact"], WORLD)
@@ -149,8 +161,8 @@ def test_no_return_of_one_body_hangs_on_what_the_other_does(gains):
     _, measures = battery.returns(CFG, gains)
     effect = measures.set_index(["measure", "mover"])["value"]
     for mover in gains:
-        assert (effect["self_effect", mover] > 0) == (mover in ("self", "quiet"))
-        assert (effect["other_effect", mover] > 0) == (mover in battery.MOVERS[2:-1])
+        assert (effect["self_effect", mover] > 0) == (mover in battery.SELVES)
+        assert (effect["other_effect", mover] > 0) == (mover not in (*battery.SELVES, "nobody"))
     assert torch.equal(gains["self"][..., 0], gains["quiet"][..., 0]) and not gains["quiet"][..., 1].any()
     assert torch.equal(gains["other"][..., 0], gains["nobody"][..., 0]) and not gains["nobody"][..., 1].any()
 

@@ -7,7 +7,7 @@ so that the same template serves every seed and, with roles swapped, self and ot
 control of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission)
 the item vanishes.  In scenes of the `stranger` the other is drawn as no body in any episode is, at a right angle to
 every appearance and in another direction from scene to scene; in those of `nobody` its body is left out; in `quiet`
-ones the self moves and the other has nothing.
+ones the self moves and the other has nothing; those of `right` are the self's, its chamber always on the right.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from .world import State
 
 CONTACTS = ("event", "twin", "averted")
 PHASES = ("approach", "contact", "after")
-MOVERS = ("self", "quiet", "other", "drifter", "stranger", "nobody")
+MOVERS = ("self", "quiet", "other", "drifter", "right", "stranger", "nobody")
 TEMPLATES = MOVERS[:4]  # the stranger's scenes are the other's, and nobody's too
 OTHERS = MOVERS[2:4]  # whose appearance is varied
+SELVES = ("self", "quiet", "right")  # who moves there is the self
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,15 @@ def instantiate(
     None keeps each scene's own.  Only the first `contacts` of CONTACTS are laid out.  template: whose scenes they are,
     the mover's own by default.  Previous actions are [X * K * n, T] in the convention of `Batch.prev_action`.
     """
-    kind = TEMPLATES.index(template or (mover if mover in TEMPLATES else "other"))
+    kind = TEMPLATES.index(template or (mover if mover in TEMPLATES else "self" if mover in SELVES else "other"))
     items = scenes.items[kind][:contacts].long()
     x, k, n, t, m, cells = items.shape
     pos = scenes.pos[kind].long().expand(x, k, n, t, m)
     actions = scenes.actions[kind].long().expand(x, k, n, t, m)
     side = scenes.side.long()[:, None].expand(x, k, n, t)
     turned = (scenes.angle if angle is None else angle.expand(n))[:, None].expand(x, k, n, t)
-    if mover in MOVERS[2:]:  # the mover is body 1: swap roles, and the self's chamber is the other one
+    side = torch.ones_like(side) if mover == "right" else side
+    if mover not in SELVES:  # the mover is body 1: swap roles, and the self's chamber is the other one
         items, pos, actions, side = items.flip(-2), pos.flip(-1), actions.flip(-1), 1 - side
     contact = items.gather(-1, pos.unsqueeze(-1)).squeeze(-1)
     if mover == "nobody":
@@ -223,6 +225,8 @@ def present(
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
     strange = mover == "stranger"
+    if mover == "right" and cfg.view == "left":
+        cfg = cfg.model_copy(update={"view": "allocentric"})
     angle = torch.tensor(torch.pi / 2, device=scenes.pos.device) if strange else angle
     state, prev_action = instantiate(scenes, mover, cfg, angle, contacts, template)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
@@ -268,7 +272,7 @@ CodesOf = dict[tuple[str, float], Tensor]  # (mover, similarity) -> z [X, K, n, 
 
 def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
     """(mover, similarity, angle) of every condition: those of one appearance, then others at each level of it."""
-    for mover in ("self", "quiet", "nobody"):
+    for mover in (*SELVES, "nobody"):
         yield mover, 1.0, None
     yield "stranger", 0.0, None
     for mover in OTHERS:
