@@ -2,8 +2,10 @@
 
 Parts: whether members learn on CUDA what they learn on a CPU; speed, memory and share of the matrix ceiling by size of
 the population; what too little memory does; whether a published agent's heads, trained anew there, predict what is
-published.  A part that fails says so and the others go on.  Writes gpu.json to the folder OUT (default
-_build/gpu).  Without a CUDA device the same parts run on the CPU, at the smallest sizes: the script is proven, no more.
+published; and in the time that is left what is missing of the paper, the largest sweep first.  A part that fails says
+so and the others go on.  Writes gpu.json to the folder OUT (default _build/gpu), and the sweep's results as parts of
+one archive: `cat sweep.tar.* | tar -x -C runs` adds them to the cache.  Without a CUDA device the same parts run on
+the CPU, at the smallest sizes: the script is proven, no more.
 
 Needs torch 2.11 or newer and what the library itself imports.
 """
@@ -12,10 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import platform
+import signal
 import statistics
+import tarfile
 import tempfile
 import time
 import traceback
@@ -242,14 +247,67 @@ def published(count: int = 2) -> list[Row]:
     return rows
 
 
-def from_nothing() -> list[Row]:
-    """A whole small study, world models too, as one population on CUDA: every result is stored."""
-    runs = studies.STUDIES["reference"]("quick", 4 if CUDA else 1)
+def sweep(out: Path) -> list[Row]:
+    """What is missing of the paper, as one population of seeds after the other, the largest first, until the time is
+    up; on a CPU a whole small study instead."""
+    published = store.Store().data
+    rows, groups = [], {}
     with tempfile.TemporaryDirectory() as cache:
-        there = store.Store(Path(cache), Path(cache) / "nothing")
-        took = seconds(lambda: execute.fill(runs, there, 0, DEVICE))
-        left = len(pipeline.missing(runs, there))
-    return [{"runs": len(runs), "seconds": took, "missing": left, "ok": left == 0}]
+        at = store.Store(Path(cache), published if CUDA else Path(cache) / "nothing")
+        wanted = studies.everything("paper") if CUDA else studies.reference("quick", 1)
+        for run in pipeline.missing(wanted, store.Store() if CUDA else at):
+            if (model := run.find(config.Model)) is not None:
+                groups.setdefault(pipeline.model_key(model), []).append(run)
+        with stopped_after(LIMIT - (time.perf_counter() - START)) as clock:
+            for group in sorted(groups.values(), key=len, reverse=True):
+                model, start = group[0].find(config.Model), time.perf_counter()
+                about = {"family": model.family, "trained_on": model.trained_on, "runs": len(group)}
+                with contextlib.suppress(TimeoutError):
+                    execute.fill(group, at, 0, DEVICE)
+                left = len(pipeline.missing(group, at))
+                rows.append(
+                    {**about, "seconds": time.perf_counter() - start, "missing": left, "ok": clock.up or not left}
+                )
+                if clock.up:
+                    break
+        packed = pack(Path(cache), out)
+    return [*rows, {"family": f"{packed:.1f} MB packed"}]
+
+
+class Clock:
+    up = False
+
+
+@contextlib.contextmanager
+def stopped_after(limit: float) -> Iterator[Clock]:
+    """Raises TimeoutError within the block when so many seconds are over, once."""
+    clock = Clock()
+
+    def stop(*_: object) -> None:
+        clock.up = True
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, limit))
+    try:
+        yield clock
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def pack(cache: Path, out: Path, part: int = 15_000_000, most: int = 7) -> float:
+    """Write whole results of a cache to sweep.tar.00, .01, ... in `out`, as many as fit; returns MB."""
+    whole, size = io.BytesIO(), 0
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for folder in sorted(cache.glob("[!.]*")):
+            size += sum(path.stat().st_size for path in folder.iterdir()) + 8_192
+            if size < part * most:
+                archive.add(folder, folder.name)
+    data = whole.getvalue()
+    for number, start in enumerate(range(0, len(data), part)):
+        (out / f"sweep.tar.{number:02}").write_bytes(data[start : start + part])
+    return len(data) / 1e6
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -278,7 +336,7 @@ def main() -> int:
         "too little memory": scarcity,
         "published agents": published,
         "environment": environment,
-        "from nothing": from_nothing,
+        "what is missing": lambda: sweep(out),
     }
     failed = []
     for name, part in parts.items():
