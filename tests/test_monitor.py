@@ -22,7 +22,7 @@ def test_what_is_watched_is_what_the_battery_finds():
     usual = metrics.slopes(battery.respond(head, codes, MODEL.data.world.ladder))
     keys = ["readout", "kind", "mover", "similarity"]
     both = eye.table().groupby(keys).slope.mean().to_frame("watched").join(usual.set_index(keys).slope)
-    assert len(both) == len(usual) == 7 * 10
+    assert len(both) == len(usual) == 7 * len(list(battery.conditions(SHOWN.levels)))
     assert np.allclose(both.watched, both.slope, atol=1e-5)
     with torch.no_grad():
         assert eye.agreement()["value"].tolist() == pytest.approx([battery.value_agreement(head, codes, value)])
