@@ -124,16 +124,26 @@ def test_a_stranger_is_drawn_where_the_other_is_at_a_right_angle_to_every_appear
     assert len(directions) == 4 and counts.max() - counts.min() <= 1, "both ways along both axes, equally often"
 
 
+@pytest.mark.parametrize(("mover", "usual", "to"), [("right", "self", 1), ("left", "other", 0)])
 @pytest.mark.parametrize("view", ["allocentric", "left"])
-def test_in_scenes_of_the_right_the_self_does_the_same_in_the_right_chamber(view):
-    seen = WORLD.model_copy(update={"view": view})
-    own, right = (battery.present(SCENES, mover, None, seen, LOOK) for mover in ("self", "right"))
-    assert torch.equal(own[1], right[1]), "its actions"
-    as_drawn = [x[0].view(*x[0].shape[:2], 3, 7, -1) for x in (own, right)]
-    moved = torch.cat([as_drawn[0][..., 4:, :], as_drawn[0][..., 3:4, :], as_drawn[0][..., :3, :]], -2)
-    left = torch.ones(len(SCENES), dtype=torch.bool) if view == "left" else SCENES.side == 0
-    expected = torch.where(left.repeat(9)[:, None, None, None, None], moved, as_drawn[0])
-    torch.testing.assert_close(as_drawn[1], expected)
+def test_a_mover_on_one_side_does_the_same_in_that_chamber(mover, usual, to, view):
+    seen, angle = WORLD.model_copy(update={"view": view}), torch.tensor(torch.pi / 3)
+    own, moved = (battery.present(SCENES, name, angle, seen, LOOK) for name in (usual, mover))
+    assert torch.equal(own[1], moved[1]), "the self's actions"
+    as_drawn = [x[0].view(*x[0].shape[:2], 3, 7, -1) for x in (own, moved)]
+    swapped = torch.cat([as_drawn[0][..., 4:, :], as_drawn[0][..., 3:4, :], as_drawn[0][..., :3, :]], -2)
+    there = torch.full((len(SCENES),), float(usual == "other")) if view == "left" else SCENES.side.float()
+    elsewhere = (there != to).repeat(9)[:, None, None, None, None]
+    torch.testing.assert_close(as_drawn[1], torch.where(elsewhere, swapped, as_drawn[0]))
+
+
+def test_an_opposite_is_as_far_from_every_look_as_the_plane_allows():
+    opposite, nobody = (battery.present(SCENES, m, None, WORLD, LOOK)[0] for m in ("opposite", "nobody"))
+    drawn = (opposite - nobody).view(*opposite.shape[:2], -1, world.channels(WORLD))[..., : WORLD.appearance]
+    bodies = drawn.flatten(0, 2)[drawn.any(-1).flatten()]
+    looks = world.bodies(torch.linspace(0, np.radians(WORLD.widest), 9), LOOK)
+    nearest = (bodies @ looks.T).amax(1)
+    torch.testing.assert_close(nearest, torch.full_like(nearest, -np.cos(np.radians(WORLD.widest / 2))))
 
 
 def test_moods_in_scenes_are_those_of_a_rollout():

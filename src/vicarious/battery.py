@@ -7,7 +7,9 @@ so that the same template serves every seed and, with roles swapped, self and ot
 control of an event: the same move onto an empty cell, the item as far as possible; in an `averted` scene (an omission)
 the item vanishes.  In scenes of the `stranger` the other is drawn as no body in any episode is, at a right angle to
 every appearance and in another direction from scene to scene; in those of `nobody` its body is left out; in `quiet`
-ones the self moves and the other has nothing; those of `right` are the self's, its chamber always on the right.
+ones the self moves and the other has nothing.  Those of `right` are the self's, its chamber always on the right, those
+of `left` an other's that is half alike, always on the left; an `opposite` looks as far from what others look like as
+the plane of appearances allows.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ from .world import State
 
 CONTACTS = ("event", "twin", "averted")
 PHASES = ("approach", "contact", "after")
-MOVERS = ("self", "quiet", "other", "drifter", "right", "stranger", "nobody")
+MOVERS = ("self", "quiet", "other", "drifter", "right", "left", "opposite", "stranger", "nobody")
 TEMPLATES = MOVERS[:4]  # the stranger's scenes are the other's, and nobody's too
 OTHERS = MOVERS[2:4]  # whose appearance is varied
 SELVES = ("self", "quiet", "right")  # who moves there is the self
+SIDES = {"left": 0, "right": 1}  # where the mover's chamber is, whatever the scene says
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def instantiate(
     actions = scenes.actions[kind].long().expand(x, k, n, t, m)
     side = scenes.side.long()[:, None].expand(x, k, n, t)
     turned = (scenes.angle if angle is None else angle.expand(n))[:, None].expand(x, k, n, t)
-    side = torch.ones_like(side) if mover == "right" else side
+    side = torch.full_like(side, SIDES[mover]) if mover in SIDES else side
     if mover not in SELVES:  # the mover is body 1: swap roles, and the self's chamber is the other one
         items, pos, actions, side = items.flip(-2), pos.flip(-1), actions.flip(-1), 1 - side
     contact = items.gather(-1, pos.unsqueeze(-1)).squeeze(-1)
@@ -225,9 +228,10 @@ def present(
     noise: generator of pixel noise, by default one that gives the same scenes the same noise.
     """
     strange = mover == "stranger"
-    if mover == "right" and cfg.view == "left":
+    if mover in SIDES and cfg.view == "left":
         cfg = cfg.model_copy(update={"view": "allocentric"})
-    angle = torch.tensor(torch.pi / 2, device=scenes.pos.device) if strange else angle
+    fixed = {"left": torch.pi / 3, "opposite": torch.pi + np.radians(cfg.widest) / 2, "stranger": torch.pi / 2}
+    angle = torch.tensor(fixed[mover], device=scenes.pos.device).float() if mover in fixed else angle
     state, prev_action = instantiate(scenes, mover, cfg, angle, contacts, template)
     noise = noise or world.generator(0, f"battery/noise/{mover}", scenes.pos.device)
     own, unseen = appearance.axes[0], appearance.axes[2:]
@@ -274,7 +278,8 @@ def conditions(levels: int) -> Iterator[tuple[str, float, Tensor | None]]:
     """(mover, similarity, angle) of every condition: those of one appearance, then others at each level of it."""
     for mover in (*SELVES, "nobody"):
         yield mover, 1.0, None
-    yield "stranger", 0.0, None
+    for mover, s in (("left", 0.5), ("opposite", 0.0), ("stranger", 0.0)):
+        yield mover, s, None
     for mover in OTHERS:
         for angle, s in zip(angles(levels), similarity(angles(levels)), strict=False):
             yield mover, s, angle

@@ -25,6 +25,7 @@ Rows = Iterator[tuple[str, str, float, float]]
 CHUNK = 512  # scenes encoded at a time, so that memory stays small
 MET = [CONTACTS.index("event"), CONTACTS.index("twin")]
 CONTACT = PHASES.index("contact")
+UNASKED = (*battery.SIDES, "opposite")  # movers whose transfer is not measured
 FITTED = ("self", *battery.OTHERS)  # movers whose scenes decoder and probe are fitted to
 
 
@@ -108,7 +109,7 @@ def transfer(own: Tensor, other: Tensor, ladder: tuple[float, ...], side: Tensor
 
 def _tau(cfg: config.Codes, at: CodesOf, fitting: dict[str, Tensor], side: Tensor) -> Rows:
     ladder, root = cfg.model.data.world.ladder, whitening(torch.cat([z.flatten(0, -2) for z in fitting.values()]))
-    changes = {key: (z[0] - z[1]) @ root for key, z in at.items() if key[0] != "right"}  # on one side only
+    changes = {key: (z[0] - z[1]) @ root for key, z in at.items() if key[0] not in UNASKED}
     for (mover, s), change in changes.items():
         yield "tau", mover, s, transfer(changes["self", 1.0], change, ladder)
         yield "tau_across", mover, s, transfer(changes["self", 1.0], change, ladder, side)

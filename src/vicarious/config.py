@@ -314,7 +314,7 @@ class Responses(Evaluated):
     """What one agent predicts in the battery."""
 
     stage: ClassVar[str] = "responses"
-    epoch: ClassVar[int] = 5
+    epoch: ClassVar[int] = 6
     heads: Heads
     battery: Battery = Battery()
 
@@ -357,7 +357,7 @@ class External(Evaluated):
     """An agent of another library without a world model, trained on own reward alone, and what its value predicts."""
 
     stage: ClassVar[str] = "outsider"
-    epoch: ClassVar[int] = 5
+    epoch: ClassVar[int] = 6
     data: Episodes
     algorithm: Literal["ppo", "dqn"]
     steps: int = Field(ge=1, description="of all worlds together")

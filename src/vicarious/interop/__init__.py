@@ -214,7 +214,9 @@ class Report:
         """The fingerprint as a picture: others, most alike first, the drifter most alike, a stranger, nobody."""
         wide = self.fingerprint()
         drifters = [c for c in wide if c.startswith("drifter")]
-        shown = wide.drop(columns=["quiet", "right", *drifters[1:]]).rename(columns=lambda c: c.replace(" ", "\n"))
+        shown = wide.drop(columns=["quiet", *stimuli.SIDES, "opposite", *drifters[1:]]).rename(
+            columns=lambda c: c.replace(" ", "\n")
+        )
         return drawings.fingerprint({f"{self.scenes} scenes": shown})
 
     def json(self) -> str:
