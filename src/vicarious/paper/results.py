@@ -167,7 +167,7 @@ class Results:
     def foreseen(self, seeds: Seeds, family: str = REFERENCE, variant: str = "reference") -> np.ndarray:
         """How far of the way from aimless to informed a world model foresees the other's next place [n]."""
         t = self.pick("foresight", family=family, variant=variant)
-        wide = t.pivot_table(index="seed", columns="measure", values="value", observed=True).reindex(seeds)
+        wide = metrics.widened(t, ["seed"], "measure", "value").reindex(seeds)
         if wide.empty or "place" not in wide:
             return np.full(len(seeds), np.nan)
         return ((wide.aimless - wide.place) / (wide.aimless - wide.informed)).to_numpy()
@@ -243,7 +243,7 @@ def rho(table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | N
         table = metrics.at_similarity(table[[*keys, "similarity", value]], s, value)
     if over is None:
         return table.set_index("seed")[value].reindex(seeds).to_numpy()
-    wide = table.pivot_table(index="seed", columns=over, values=value).reindex(seeds)
+    wide = metrics.widened(table, ["seed"], over, value).reindex(seeds)
     return wide.columns.to_numpy(), wide.to_numpy()
 
 
@@ -302,7 +302,7 @@ def gather(runs: list[Stage], store: Store, **where) -> Results:
     batteries = [run for run in runs if run.stage == "battery"]
     usual = min(batteries, key=lambda battery: battery.levels)
     fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
-    kept = [run for run in runs if run not in set(fine) and (run.stage != "battery" or run == usual)]
+    kept = [run for run in runs if run.find(config.Battery) in (None, usual)]
     tables = {
         name: load(kept, store, name) for name in ("responses", "measures", "interventions", "foresight", "ordinary")
     }
