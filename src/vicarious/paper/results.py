@@ -282,9 +282,10 @@ def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
     frame = store.rows(list(of), table)
     if frame is None:
         return None
-    there = frame.address.unique()
-    agents = pd.DataFrame([agent_columns(of[address]) for address in there], index=there)
-    agents = agents.loc[frame.address.astype(str)].reset_index(drop=True)
+    codes, there = pd.factorize(frame.address)
+    agents = pd.DataFrame([agent_columns(of[address]) for address in there])
+    agents = agents.astype({name: "category" for name in agents.select_dtypes(exclude="number")})
+    agents = agents.take(codes).reset_index(drop=True)
     return pd.concat([frame.drop(columns=["address", *agents], errors="ignore"), agents], axis=1)
 
 

@@ -121,7 +121,7 @@ def controls(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
         for model in own:
             company = (0.0, 1.0) if i < sizes.sweep else (0.0,)
             runs += [config.Responses(heads=build.heads(model, p), battery=battery) for p in company]
-            if i < sizes.sweep or model.family in INPUTS or model.trained_on == "nothing":
+            if i < sizes.few or model.family in INPUTS or model.trained_on == "nothing":
                 runs.append(build.codes(model, battery))
     return runs
 
