@@ -79,6 +79,8 @@ def test_similarity_is_interpolated_in_angle():
         assert metrics.at_similarity(t, np.cos(np.radians(degrees))).rho[0] == pytest.approx(degrees, abs=0.02)
     with pytest.raises(ValueError, match="within 0 and 1"):
         metrics.at_similarity(t, 1.2)
+    with pytest.raises(ValueError, match="duplicate"):  # two values of one agent are not averaged
+        metrics.at_similarity(pd.concat([t, t]), 0.5)
 
 
 def test_the_gate_wants_the_own_slope_and_the_true_value_where_the_other_has_nothing():
