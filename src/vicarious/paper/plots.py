@@ -100,7 +100,7 @@ def draw(
     """Curves in panels.  x, y: what they are, as the columns of the numbers call it; scale: where x is drawn.
 
     palette: of series without a style of their own; inside: every panel has its own series, and legend; bars: intervals
-    as bars, not bands; levels: a logarithmic axis whose ticks are what was drawn.
+    as bars, not bands; levels: a logarithmic axis whose ticks are what was drawn.  The agents of a panel are counted.
     Returns panel, series, x, y, low, high.
     """
     lines, rows = list(lines), []
@@ -116,6 +116,12 @@ def draw(
             _draw_line(ax, line, scale(line.x), bounds, *(line.style or styles[line.series]), bars)
             rows += [(panel, line.series, *at) for at in zip(line.x, *bounds, strict=True) if np.isfinite(at[1])]
         ax.set_title(panel)
+        counts = [
+            n for line in own if np.ndim(line.y) == 2 and not line.bounds for n in np.isfinite(line.y).sum(0) if n
+        ]
+        if counts:
+            ends = dict.fromkeys((min(counts), max(counts)))
+            ax.set_title("n = " + " to ".join(str(n) for n in ends), loc="right", size=8)
         axis(ax)
         if levels:
             _tick_levels(ax, np.unique(np.concatenate([line.x for line in own])))
