@@ -2,7 +2,8 @@
 
 Contenders of a group take turns, round after round, so that a machine that slows down slows them all; a ratio is the
 median over rounds of the ratio within a round.  Writes book/bench.json, which a page of the book shows.  Exits with 1
-and names the peer where one could not be run, and then leaves the table as it was.
+and names the peer where one could not be run, and then leaves the table as it was.  `bench.py since COMMIT` adds what
+readers wait for, at that commit and now.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -55,17 +56,24 @@ class Contender:
 
 
 def chambers(batch: int = 8192) -> Run:
-    cfg, g = config.World(), torch.Generator().manual_seed(0)
-    appearance = world.appearance(cfg, 0)
+    """As many worlds on each core, every core with random numbers of its own."""
+    cfg, appearance = config.World(), world.appearance(config.World(), 0)
+    pool = ThreadPoolExecutor(CORES)
+
+    def roll(g: torch.Generator) -> None:
+        with train.one_thread():
+            state = world.reset(cfg, batch, g)
+            world.observe(state, cfg, appearance)
+            for _ in range(FRAMES):
+                actions = torch.randint(len(world.ACTIONS), (batch, 2), generator=g)
+                state = world.step(state, actions, cfg, g)
+                world.observe(state, cfg, appearance)
+
+    generators = [world.generator(core, "bench") for core in range(CORES)]
 
     def run() -> float:
-        state = world.reset(cfg, batch, g)
-        world.observe(state, cfg, appearance)
-        for _ in range(FRAMES):
-            actions = torch.randint(len(world.ACTIONS), (batch, 2), generator=g)
-            state = world.step(state, actions, cfg, g)
-            world.observe(state, cfg, appearance)
-        return batch * FRAMES
+        list(pool.map(roll, generators))
+        return batch * FRAMES * CORES
 
     return run
 
@@ -425,10 +433,16 @@ def race(
     return {name: r for name, r in rates.items() if r}, failed
 
 
+def one_more() -> list[config.Stage]:
+    """The runs of the first seed that is not published: both encoders in every company."""
+    planned = studies.PROFILES["paper"].seeds
+    runs = studies.reference("paper", planned + 1, company=studies.COMPANY)
+    return [run for run in runs if (data := run.find(config.Episodes)) and data.seed == studies.FIRST + planned]
+
+
 def agent(folder: Path) -> None:
-    """One seed of the paper, both encoders in every company, from nothing on every core; in a process of its own."""
-    cells = studies.reference("paper", 1)
-    execute.fill(cells, store.Store(folder / "runs", folder / "none"), workers=CORES, device="cpu")
+    """One more seed of the paper, in a process of its own."""
+    execute.fill(one_more(), store.Store(folder / "runs"), workers=CORES, device="cpu")
 
 
 def memory(pid: int) -> float:
@@ -443,7 +457,7 @@ def memory(pid: int) -> float:
 
 
 def one_seed() -> list[dict]:
-    """Seconds of every stage of one seed, of all of them together, and the peak of memory."""
+    """Seconds of every stage of one more seed, of all of them together, and the peak of memory."""
     environment = {k: v for k, v in os.environ.items() if k != "VICARIOUS_PRECISION"}
     with tempfile.TemporaryDirectory() as folder:
         start, peak = time.perf_counter(), 0.0
@@ -454,15 +468,15 @@ def one_seed() -> list[dict]:
                 time.sleep(0.5)
         seconds = time.perf_counter() - start
         if process.returncode:
-            raise RuntimeError("the reference study of one seed failed")
-        rows, at = [], store.Store(Path(folder) / "runs", Path(folder) / "none")
+            raise RuntimeError("the reference study of one more seed failed")
+        rows, at = [], store.Store(Path(folder) / "runs")
         taken: dict[str, float] = {}
-        for stage in site.with_agents(studies.reference("paper", 1)):
+        for stage in site.with_agents(one_more()):
             model = stage.find(config.Model) if not isinstance(stage, config.Model) else stage
             name = " on ".join([stage.stage, model.family]) if model else stage.stage
             taken[name] = taken.get(name, 0.0) + at.read(stage.address).manifest["seconds"]
     rows = [{"name": name, "unit": "core-seconds", "median": s} for name, s in taken.items() if s >= 0.1]
-    rows.append({"name": f"one seed, both encoders, {CORES} processes", "unit": "seconds", "median": seconds})
+    rows.append({"name": f"one more seed, both encoders, {CORES} processes", "unit": "seconds", "median": seconds})
     rows.append({"name": "peak memory of that", "unit": "GB", "median": peak, "bar": 4.0, "met": peak < 4.0})
     return [{"group": "the study", **row} for row in rows]
 
@@ -514,6 +528,47 @@ def rendering() -> list[dict]:
         {"group": group, "name": name, "unit": "seconds", "median": statistics.median(s), "low": min(s), "high": max(s)}
         for (group, name), s in sorted(taken.items(), key=lambda item: item[0][0] == site.ONE_CHAPTER)
     ]
+
+
+COMMANDS = {  # what readers wait for, in a checkout
+    "import vicarious": ["-c", "import vicarious"],
+    "vicarious --help": ["-m", "vicarious.cli", "--help"],
+    "vicarious verdicts": ["-m", "vicarious.cli", "verdicts"],
+    "the book": ["-m", "vicarious.cli", "book", "--out", "_build/timed"],
+}
+
+
+def timed(checkout: Path, python: list[str]) -> tuple[float, str]:
+    """Seconds that a command takes which runs a checkout's own package, and what it said."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "VICARIOUS_HOME": str(checkout)}
+    start = time.perf_counter()
+    command = [sys.executable, "-W", "ignore", *python]
+    done = subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, done.stdout
+
+
+def since(commit: str) -> dict:
+    """What readers wait for at a commit and now, in turns: medians of seconds and of the ratios within rounds."""
+    taken: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path(folder) / "before"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(before)], check=True)
+        subprocess.run(["git", "-C", str(before), "checkout", "-q", commit], check=True)
+        for number in range(ROUNDS + 1):  # the first warms up
+            for when, checkout in (("before", before), ("now", ROOT)):
+                for name, python in COMMANDS.items():
+                    seconds, said = timed(checkout, python)
+                    found = {name: seconds}
+                    found |= {f"executing {c}": float(s) for c, s in re.findall(r"\[\d+/\d+\] (\S+) (\d+) s", said)}
+                    for row, value in found.items() if number else ():
+                        taken.setdefault(row, {}).setdefault(when, []).append(value)
+            print(f"since {commit}: round {number} of {ROUNDS}", flush=True)
+    rows = [
+        {"name": name, **{when: statistics.median(s) for when, s in both.items()}}
+        | {"ratio": statistics.median(a / b for a, b in zip(both["before"], both["now"], strict=True))}
+        for name, both in taken.items()
+    ]
+    return {"commit": commit, "rows": rows}
 
 
 def summarise(group: str, rates: dict[str, list[float]]) -> list[dict]:
@@ -606,17 +661,10 @@ def write(table: dict, path: Path | None = None) -> None:
     path.write_text(json.dumps(table, indent=1) + "\n")
 
 
-def only_the_book() -> int:
-    """Measure rendering anew and leave all else as it was written."""
-    table = site.benchmark()
-    kept = [r for r in table["rows"] if r["group"] not in ("the book", site.ONE_CHAPTER)]
-    write({**table, "rows": kept + rendering()})
-    return 0
-
-
 def main() -> int:
-    if sys.argv[1:] == ["book"]:
-        return only_the_book()
+    if sys.argv[1:2] == ["since"]:
+        write({**site.benchmark(), "since": since(sys.argv[2])})
+        return 0
     if todo := pipeline.missing(studies.reference(), store.Store()):
         print(f"bench: {len(todo)} results of the paper are missing: run `vicarious study` first", file=sys.stderr)
         return 2
@@ -631,6 +679,7 @@ def main() -> int:
     shares = {name: profile(name) for name in ("fp32", "bf16")}
     os.environ.pop("VICARIOUS_PRECISION", None)
     table = {"hardware": hardware(), "rounds": ROUNDS, "rows": rows, "bars": bars(rates), "profile": shares}
+    table |= {name: value for name, value in site.benchmark().items() if name == "since"}
     if failed:
         show(table)
         for name, why in failed.items():

@@ -8,7 +8,7 @@ from conftest import tiny_battery
 from vicarious import battery, config, metrics, world
 from vicarious.paper import chapters
 
-CFG = config.Battery(scenes=64, rollouts=8)
+CFG = config.Battery(scenes=64, rollouts=2)
 SCENES = battery.make(CFG)
 WORLD = config.World()
 LOOK = world.appearance(WORLD, 900)

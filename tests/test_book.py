@@ -354,7 +354,7 @@ def test_a_rendering_that_is_stopped_ends_within_seconds_and_takes_its_kernels_a
     deadline, kernels = time.monotonic() + 60, []
     while not kernels and time.monotonic() < deadline:
         time.sleep(0.2)
-        kernels = [p for p in watched.children() if "ipykernel_launcher" in p.cmdline()]
+        kernels = [p for p in watched.children() if book.KERNEL in p.cmdline()]
     assert kernels and process.poll() is None
     own = [Path(word).parent for word in kernels[0].environ().values() if "/vicarious-" in word]
     start = time.monotonic()

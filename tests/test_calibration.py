@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_metrics import TRUTH, table
 
+from vicarious import metrics
 from vicarious.metrics import MAIN
 from vicarious.paper import results, studies
 from vicarious.paper.chapters import calibration
@@ -37,7 +38,7 @@ def evidence(n=10, slope=None, leak=0.0):
         where = {"seed": seed, "family": family, "company": 1.0, "measure": "value_r", "value": 0.95}
         measures.append(agent | where)
     truth = TRUTH.assign(variant="reference", view="allocentric", others="all", rewards="own")
-    return results.Results.of(pd.concat([*parts, truth], ignore_index=True), pd.DataFrame(measures))
+    return results.Results.of(metrics.slopes(pd.concat([*parts, truth], ignore_index=True)), pd.DataFrame(measures))
 
 
 def returns():

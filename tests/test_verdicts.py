@@ -61,8 +61,8 @@ def evidence(n=40, families=studies.ENCODERS, **planted):
             measures += _codes(agent, "reference", what["tau_control"] + rng.normal(0, what["noise"]), what["auc"])
     names = "seed family company path alpha similarity slope readout".split()
     tables = {"interventions": pd.DataFrame(moved, columns=names).assign(mover="other", **USUAL)}
-    tables |= {"fine": pd.concat(fine), "foresight": pd.DataFrame(seen)}
-    return results.Results.of(pd.concat(responses, ignore_index=True), pd.DataFrame(measures), **tables)
+    tables |= {"fine": metrics.slopes(pd.concat(fine)), "foresight": pd.DataFrame(seen)}
+    return results.Results.of(metrics.slopes(pd.concat(responses, ignore_index=True)), pd.DataFrame(measures), **tables)
 
 
 ROLES = [("reference", others) for others in ("all", *studies.RAISED)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -90,6 +91,7 @@ def app() -> None:
     Train the agents, read what they predict in the battery, render the paper.
     """
     os.environ["MPLBACKEND"] = "agg"  # no command opens a window
+    gc.set_threshold(200_000)  # hardly anything here is a cycle, and imports and tables make millions of objects
     for number in (0, 1, 2):  # kernels inherit them
         try:
             os.fstat(number)

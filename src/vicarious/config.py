@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -92,7 +92,7 @@ class Stage(Frozen):
         if cls.stage:
             STAGES.setdefault(cls.stage, cls)
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, Stage]:
         """The stages that this one stands on directly, by field."""
         return {name: value for name, value in self if isinstance(value, Stage)}

@@ -1,21 +1,24 @@
-"""Pictures that the library itself makes: a frame of the chambers, a film of them, and the fingerprint of an agent."""
+"""Pictures that the library itself makes: a frame of the chambers, a film of them, and the fingerprint of an agent.
+
+Matplotlib is imported where something is drawn.
+"""
+
+from __future__ import annotations
 
 import base64
 import tempfile
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Polygon, Rectangle
 
 from .world import State
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BODIES = {"self": "#1f6fb4", "other": "#d9622b", "drifter": "#5b8c5a"}  # their colours, everywhere
 ITEMS = {1.0: "#2a9d4a", 0.5: "#8cc99a", 0.0: "#c9a227", -0.5: "#d98a8a", -1.0: "#b3262e"}
@@ -23,6 +26,8 @@ ITEMS = {1.0: "#2a9d4a", 0.5: "#8cc99a", 0.0: "#c9a227", -0.5: "#d98a8a", -1.0: 
 
 def blend(angle: float, drifter: bool = False) -> tuple:
     """Colour of a body whose appearance is `angle` radians away from the self's."""
+    from matplotlib.colors import to_rgb
+
     near, far = (np.array(to_rgb(c)) for c in (BODIES["self"], BODIES["drifter" if drifter else "other"]))
     return tuple(near + (far - near) * min(1.0, angle / (np.pi / 2)))
 
@@ -32,6 +37,8 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
 
     A ring around a body is its mood, green or red, the wider the stronger.
     """
+    from matplotlib.patches import Circle, Rectangle
+
     size = round(state.items.shape[2] ** 0.5)
     side = int(state.side[index])
     for column, row in product(range(2 * size + 1), range(size)):
@@ -58,6 +65,8 @@ def scene(ax: Axes, state: State, ladder: tuple[float, ...], index: int = 0, dri
 
 def _item(ax: Axes, x: float, y: float, valence: float) -> None:
     """An item on its cell's floor: a triangle up if good, down if bad, a square if worthless."""
+    from matplotlib.patches import Polygon, Rectangle
+
     colour = ITEMS.get(valence, "#888888")
     if valence == 0:
         ax.add_patch(Rectangle((x + 0.62, y + 0.62), 0.3, 0.3, fc=colour, ec="black", lw=0.6, zorder=3))
@@ -69,6 +78,9 @@ def _item(ax: Axes, x: float, y: float, valence: float) -> None:
 
 def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
     """Agents side by side: rows are kinds, columns movers from the self to the unlike; title -> table of rho."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
     widest = max(table.shape[1] for table in agents.values())
     size = ((0.6 * widest + 1.2) * len(agents) + 1.2, 2.9)
     fig, axes = plt.subplots(1, len(agents), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -84,6 +96,9 @@ def fingerprint(agents: dict[str, pd.DataFrame]) -> Figure:
 
 def animate(states: list[State], ladder: tuple[float, ...], captions: list[str], alt: str) -> str:
     """An episode as an HTML image (an animated GIF inside the page, two frames a second)."""
+    import matplotlib.pyplot as plt
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
     size = round(states[0].items.shape[2] ** 0.5)
     fig, ax = plt.subplots(figsize=((2 * size + 1) * 0.75, size * 0.75 + 0.5), layout="none")
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.88)

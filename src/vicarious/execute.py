@@ -47,8 +47,8 @@ def resolve_device(device: str) -> str:
 
 
 def _owner(run: Stage) -> Stage | None:
-    """What its job is about: its world model, or itself where it has an agent without one; None if it has no agent."""
-    return run.find(config.Model) or (run if run.find(config.Episodes) else None)
+    """What its job is about: its world model, or itself where it has none; None for a battery, which many jobs read."""
+    return run.find(config.Model) or (None if isinstance(run, config.Battery) else run)
 
 
 def work(runs: list[Stage], cache: Path, data: Path, device: str, done: Callable[[], None] = lambda: None) -> None:
@@ -70,7 +70,7 @@ def work(runs: list[Stage], cache: Path, data: Path, device: str, done: Callable
 def jobs(runs: list[Stage], population: int) -> list[list[Stage]]:
     """Runs that are computed together: those of up to `population` world models that differ in their seed alone.
 
-    An agent without a world model is a job of its own.
+    What has no world model is a job of its own.
     """
     shapes: dict[str, dict[Stage, list[Stage]]] = {}
     for run in runs:
@@ -234,9 +234,10 @@ class Progress:
             self.bar.update(round(self.left.pop(stage)))
 
     def line(self) -> str:
-        """What is done, and the time that is left at the pace so far."""
-        spent, left = time.perf_counter() - self.start, sum(self.left.values())
-        rate = spent / (self.expected - left) if left < self.expected else 1 / max(1, self.processes)
+        """What is done, and the time that is left at the pace so far, half of what is under way counted as done."""
+        spent, left, processes = time.perf_counter() - self.start, sum(self.left.values()), max(1, self.processes)
+        done = self.expected - left + sum(islice(self.left.values(), processes)) / 2
+        rate = spent / done if left < self.expected else 1 / processes
         return f"{self.count - len(self.left):,} of {self.count:,} results, about {lasting(rate * left)} left"
 
     def _report(self) -> None:

@@ -13,7 +13,21 @@ import pandas as pd
 
 AGENT = ["seed", "family", "variant", "view", "company", "kappa_gain", "kappa_loss", "others", "rewards", "place"]
 KEYS = {  # of curves in similarity; whoever varies the sizes of agents adds theirs
-    *(*AGENT, "mover", "readout", "kind", "measure", "path", "alpha", "set", "half", "update", "stop", "state")
+    *(
+        *AGENT,
+        "address",
+        "mover",
+        "readout",
+        "kind",
+        "measure",
+        "path",
+        "alpha",
+        "set",
+        "half",
+        "update",
+        "stop",
+        "state",
+    )
 }
 UNDEFINED = 0.1  # a part whose true slope is smaller than this has no coefficient
 TOLERANCE = 0.2  # competent: own slope within this share of the truth
@@ -70,28 +84,30 @@ def slope_weights(valences: np.ndarray, kind: Kind) -> np.ndarray:
 
 
 def slopes(responses: pd.DataFrame) -> pd.DataFrame:
-    """Least-squares slope of every kind's response on valence, per agent, mover and similarity."""
+    """Least-squares slope of every kind's response on valence, per agent, mover and similarity.
+
+    NaN where a response is missing.  Raises ValueError where one is there twice.
+    """
     index = [*[c for c in responses if c in KEYS - {"readout", "mover"}], "mover", "similarity"]
-    parts = []
+    groups = responses.groupby(index, observed=True, dropna=False)
+    keys, group = groups.size().index.to_frame(index=False), groups.ngroup().to_numpy()
+    parts = [pd.DataFrame(columns=[*index, "slope", "readout", "kind"])]
     for readout, kinds in KINDS.items():
-        own = responses[responses.readout == readout]
-        if own.empty:
-            continue
-        wide = own.pivot_table(
-            index=index, columns=["contact", "phase", "valence"], values="mean", sort=True, observed=True
-        )
-        valences = np.array(sorted(own.valence.unique()))
-        for name, kind in kinds.items():
-            weights = slope_weights(valences, kind)
-            slope = sum(
-                sign * wide[contact, phase][list(valences)].to_numpy() @ weights
-                for (contact, phase), sign in kind.contrast.items()
-            )
-            parts.append(
-                pd.DataFrame({"slope": slope}, index=wide.index).reset_index().assign(readout=readout, kind=name)
-            )
-    nothing = pd.DataFrame(columns=[*index, "slope", "readout", "kind"])
-    return pd.concat(parts, ignore_index=True) if parts else nothing
+        own = np.flatnonzero(responses.readout == readout)
+        rows, of = responses.iloc[own], group[own]
+        valences, rank = np.unique(rows.valence, return_inverse=True)
+        mean, present = rows["mean"].to_numpy(), np.bincount(of, minlength=len(keys)) > 0
+        for name, kind in kinds.items() if len(own) else ():
+            slope, weights = np.zeros(len(keys)), slope_weights(valences, kind)
+            for (contact, phase), sign in kind.contrast.items():
+                used = np.flatnonzero((rows.contact == contact) & (rows.phase == phase))
+                found = np.bincount(of[used], minlength=len(keys))
+                if found.max() > len(valences):
+                    raise ValueError(f"there is more than one {readout} of a {contact} at {phase} of the same agents")
+                part = np.bincount(of[used], weights[rank[used]] * mean[used], len(keys))
+                slope += np.where(found == len(valences), sign * part, np.nan)
+            parts.append(keys[present].assign(slope=slope[present], readout=readout, kind=name))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def scene_slope(
@@ -129,17 +145,16 @@ def scene_slopes(
 
 def coefficients(responses: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Empathy coefficients of every kind, per agent, mover and similarity, from response tables."""
-    return relative(slopes(responses), truth)
+    return relative(slopes(responses), slopes(truth))
 
 
 def relative(slopes_: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Slopes as coefficients rho = slope for the mover / true slope for the self, by readout and kind.
 
-    `truth` is the response table of the agent that knows r and V_pi; a kind that is not normalised, or whose
-    |true slope| < .1, has rho = NaN.
+    `truth` has the slopes of the agent that knows r and V_pi; a kind that is not normalised, or whose |true slope|
+    < .1, has rho = NaN.
     """
-    true = slopes(truth[truth.mover == "self"].drop(columns=AGENT, errors="ignore"))
-    true = true.set_index(["readout", "kind"]).slope
+    true = truth[truth.mover == "self"].set_index(["readout", "kind"]).slope
     groups = slopes_.groupby(["readout", "kind"], observed=True, sort=False)
     keys = groups.size().index
     of_group = np.array([true.get(key, np.nan) for key in keys], float)

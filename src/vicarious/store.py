@@ -394,7 +394,7 @@ def _read_table(path: Path, into: Callable[[pa.Table], Any] = pa.Table.to_pandas
                 raise ValueError(f"it has more than {LARGEST['values']:,} values")
             if path.name != MANIFEST:
                 _check_columns(path.stem, found, rows)
-            return into(file.read(use_threads=False))
+            return into(file.read())
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
 

@@ -61,7 +61,7 @@ def sample(runs: list[Stage], store: Store, number: int, whole: bool, seed: int)
 
     Unless `whole`, of agents whose world model is published with weights, so that only heads have to be trained.
     """
-    known = lambda m: not models.learns(m) or store.has(m.address, weights=True)  # noqa: E731
+    known = lambda m: not models.learns(m) or f"weights/{m.address}.safetensors" in store.published["files"]  # noqa: E731
     there = [c for c in runs if c.stage == "responses" and c.address in store.published["results"]]
     there = [c for c in there if whole or known(c.heads.model)]
     chosen = np.random.default_rng(seed).permutation(len(there))[:number]

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     **{"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1795305600", "TQDM_DISABLE": "1", "JUPYTER_NO_CONFIG": "1"},
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
+KERNEL = "import gc; gc.set_threshold(200_000); from ipykernel.kernelapp import launch_new_instance as go; go()"
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_\w+|(CUDA|OPENBLAS|NPY|ATEN|VICARIOUS)_\w+"
 )
@@ -137,7 +138,7 @@ def surroundings() -> Iterator[None]:
         own |= dict.fromkeys((*names, "MPLCONFIGDIR"), path)
         kernel = path / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)
-        start = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        start = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
         kernel.write_text(json.dumps({"argv": start, "display_name": "Python 3", "language": "python"}))
         for fonts in Path(matplotlib.get_cachedir()).glob("fontlist-*.json"):
             shutil.copy(fonts, path)  # looking for fonts takes seconds
@@ -370,7 +371,7 @@ def _stop_kernels(threads: list[threading.Thread]) -> None:
     while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                if "ipykernel_launcher" in process.cmdline():
+                if KERNEL in process.cmdline():
                     process.kill()
         time.sleep(0.05)
 

@@ -1,22 +1,25 @@
 """How the paper draws: a small grammar of curves over agents, estimates on a line, and heat maps.
 
 Every function draws on a new figure and returns the tidy numbers that it drew.  One colour per mover and control.
+Matplotlib is imported where something is drawn: verdicts are read without it.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .. import drawings, stats
 from ..drawings import BODIES
 from ..world import State
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = BODIES | {"pixels": "#6f6f6f", "untrained": "#b0b0b0"}
 NAMES = {  # of families and variants, as figures say them
@@ -43,11 +46,14 @@ STYLES = {  # of series, by name: colour and line; others take theirs from a pal
 }
 RHO = "empathy coefficient rho"
 
-AxisOf = Callable[[Axes], Any]  # lays out the horizontal axis of a panel
+AxisOf = Callable[["Axes"], Any]  # lays out the horizontal axis of a panel
 
 
 def style() -> None:
     """The paper's look; call once per chapter."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
     sns.set_theme(style="ticks", context="notebook", font="DejaVu Sans")
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "svg.hashsalt": "vicarious"})
     plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"})
@@ -136,6 +142,8 @@ def draw(
 
 def _styles(lines: list[Line], palette: str) -> dict[str, tuple]:
     """Colour and line of every series."""
+    import seaborn as sns
+
     others = list(dict.fromkeys(line.series for line in lines if line.style is None and line.series not in STYLES))
     return STYLES | {name: (c, "-") for name, c in zip(others, sns.color_palette(palette, len(others)), strict=True)}
 
@@ -184,6 +192,8 @@ def draw_similarity(lines: Iterable[Line], mark: float | None = None, **how) -> 
 
 def subplots(count: int, columns: int, size: tuple[float, float], **how) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels of a size in inches, and their axes."""
+    import matplotlib.pyplot as plt
+
     columns = min(columns, count)
     rows = -(-count // columns)
     whole = (size[0] * columns + 0.4, size[1] * rows + 0.4)
@@ -228,6 +238,8 @@ def filmstrip(
     states: mover -> frames of scene `shown`; traces: columns mover, scene, frame, readout, prediction; event: the frame
     of contact.  Dots are the scene in the pictures, lines the mean over all scenes.
     """
+    import matplotlib.pyplot as plt
+
     frames = list(range(event - 2, len(next(iter(states.values())))))
     titles = {event - 1: "approach", event: "contact", event + 1: "after"}
     fig = plt.figure(figsize=(9, 6.6))
@@ -255,6 +267,9 @@ def filmstrip(
 
 def planes(rows: dict[str, np.ndarray], names: list[str]) -> Figure:
     """Channels [H, W, C] as pictures: one row per entry, one column per channel."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
     fig, axes = plt.subplots(len(rows), len(names), figsize=(1.15 * len(names), 0.62 * len(rows) + 0.3), squeeze=False)
     for line, (title, picture) in zip(axes, rows.items(), strict=True):
         for ax, channel in zip(line, range(picture.shape[-1]), strict=True):
@@ -272,6 +287,8 @@ def places(states: list[State], beliefs: dict[str, np.ndarray], there: np.ndarra
 
     beliefs: name -> chances [rows, N]; there [rows]: the cell in which it was.
     """
+    import matplotlib.pyplot as plt
+
     size = round(states[0].items.shape[2] ** 0.5)
     widths = [2.4, *[1] * len(beliefs)]
     _, axes = plt.subplots(

@@ -47,16 +47,15 @@ class Results:
         self.coefficients, self.gates, self.measures = coefficients, gates, measures
         own = {"coefficients": coefficients, "gates": gates, "measures": measures}
         self.tables = own | {name: table for name, table in more.items() if table is not None}
-        self._groups: dict[tuple, dict] = {}
+        self._kept: dict[tuple, Any] = {}  # of what is asked many times
 
     @classmethod
-    def of(cls, responses: pd.DataFrame, measures: pd.DataFrame, **more) -> Results:
-        """From the tidy tables of a study; the rows of family `truth` are the yardstick."""
-        of_truth = responses.family == "truth"
-        responses, truth = responses[~of_truth], responses[of_truth]
-        table = metrics.coefficients(responses, truth)
+    def of(cls, slopes: pd.DataFrame, measures: pd.DataFrame, **more) -> Results:
+        """From the slopes of a study's responses and its other tables; the rows of family `truth` are the yardstick."""
+        truth = slopes[slopes.family == "truth"]
+        table = metrics.relative(slopes[slopes.family != "truth"], truth)
         if more.get("fine") is not None:
-            more["fine"] = metrics.coefficients(more["fine"][more["fine"].family != "truth"], truth)
+            more["fine"] = metrics.relative(more["fine"][more["fine"].family != "truth"], truth)
         if more.get("interventions") is not None:
             more["interventions"] = metrics.over_truth(more["interventions"], table)
         return cls(table, metrics.competence(table, measures), measures, **more)
@@ -86,12 +85,16 @@ class Results:
         where = {k: v for k, v in where.items() if v is not None}
         text = tuple(sorted(k for k, v in where.items() if isinstance(v, str)))
         if text:
-            if (name, text) not in self._groups:  # long tables are asked many times
-                self._groups[name, text] = dict(list(table.groupby(list(text), observed=True)))
-            table = self._groups[name, text].get(tuple(where[k] for k in text), table[:0])
+            groups = self._once((name, *text), lambda: table.groupby(list(text), observed=True).indices)
+            table = table.take(groups.get(tuple(where[k] for k in text) if len(text) > 1 else where[text[0]], []))
         for column in where.keys() - set(text):
             table = table[np.isclose(table[column], where[column])]
         return table
+
+    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def agents(self, name: str, family: str, **where) -> pd.DataFrame:
         """Rows of a family in a table, unless said otherwise in the results' company."""
@@ -107,7 +110,9 @@ class Results:
         """Coefficient [n] of the given seeds, in their order, with the other unless `where` says else."""
         where = {"kind": MAIN[readout], "mover": "other"} | where
         s = (self.s if where["mover"] in ("other", "drifter") else 1.0) if s is None else s
-        return rho(self.agents("coefficients", family, readout=readout, **where), seeds, s)
+        where |= {"readout": readout}
+        key = ("rho", *seeds, family, s, *sorted(where.items()))
+        return self._once(key, lambda: rho(self.agents("coefficients", family, **where), seeds, s))
 
     def over_nobody(self, readout: str, seeds: Seeds, family: str = REFERENCE, **where) -> np.ndarray:
         """The coefficient [n] less that of the same scene without the other's body."""
@@ -276,12 +281,18 @@ def variant(model: config.Model) -> str:
     return "reference"
 
 
-def load(runs: list[Stage], store: Store, table: str) -> pd.DataFrame | None:
-    """One tidy table over runs that are at hand, with the columns of `agent_columns`; None where no run has it."""
+def load(
+    runs: list[Stage], store: Store, table: str, through: Callable[[pd.DataFrame], pd.DataFrame] = lambda t: t
+) -> pd.DataFrame | None:
+    """One tidy table over runs that are at hand, with the columns of `agent_columns`; None where no run has it.
+
+    through: what is made of it, run by run, while runs are told apart by `address` alone.
+    """
     of = {run.address: run for run in runs}
     frame = store.rows(list(of), table)
     if frame is None:
         return None
+    frame = through(frame)
     codes, there = pd.factorize(frame.address)
     agents = pd.DataFrame([agent_columns(of[address]) for address in there])
     agents = agents.astype({name: "category" for name in agents.select_dtypes(exclude="number")})
@@ -304,9 +315,8 @@ def gather(runs: list[Stage], store: Store, **where) -> Results:
     usual = min(batteries, key=lambda battery: battery.levels)
     fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
     kept = [run for run in runs if run.find(config.Battery) in (None, usual)]
-    tables = {
-        name: load(kept, store, name) for name in ("responses", "measures", "interventions", "foresight", "ordinary")
-    }
+    tables = {name: load(kept, store, name) for name in ("measures", "interventions", "foresight", "ordinary")}
+    slopes, more = (load(some, store, "responses", metrics.slopes) for some in (kept, fine))
     if tables["measures"] is None:
         tables["measures"] = pd.DataFrame(columns=[*config.TABLES["measures"].split(), "seed", "family", *USUAL])
-    return Results.of(**tables, fine=load(fine, store, "responses") if fine else None, **where)
+    return Results.of(slopes, **tables, fine=more, **where)

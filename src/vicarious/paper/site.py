@@ -194,6 +194,12 @@ def growth(bench: dict) -> pd.DataFrame:
     return pd.DataFrame(said).set_index("what")
 
 
+def since(bench: dict) -> pd.DataFrame:
+    """What readers wait for, in seconds, at an earlier commit and now, and how many times shorter it is."""
+    rows = pd.DataFrame(bench["since"]["rows"]).set_index("name").rename_axis("what")
+    return rows.set_axis(["before", "now", "ratio"], axis=1).map("{:.2f}".format)
+
+
 def profile(bench: dict) -> pd.DataFrame:
     """What an update of the reference model spends its time on, in each precision."""
     return pd.DataFrame(bench["profile"]).map("{:.0%}".format)

@@ -164,7 +164,7 @@ def dose_response(results: Results, readout: str, company: tuple[float, ...], ma
     nobody."""
     lines = []
     for family, p in product(ENCODERS, company):
-        t = results.agents("coefficients", family, readout=readout, company=p, kind=MAIN[readout])
+        t = results.agents("coefficients", family, readout=readout, company=p, kind=MAIN[readout]).sort_values("seed")
         panel = f"{family}, p = {p:g}"
         lines += [over_similarity(t[t.mover == mover], series=mover, panel=panel) for mover in ("other", "drifter")]
         levels = np.sort(t.similarity[t.mover == "other"].unique())
