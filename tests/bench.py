@@ -8,6 +8,7 @@ readers wait for, at that commit and now.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -38,6 +39,7 @@ CORES = os.cpu_count() or 1
 ROUNDS, ROUND_SECONDS = 5, 1.0
 BATCH, FRAMES = config.Model.model_fields["batch"].default, config.Episodes.model_fields["frames"].default
 SIZES = {"agents": 2, "scenes": 128, "levels": 6, "companies": 2}  # of the study that is made to grow
+ALONE = ("world model", "heads")  # groups that run on one thread, as a study trains: one process a core
 Run = Callable[[], float]  # does some work, returns how much
 
 
@@ -674,7 +676,8 @@ def main() -> int:
     print(f"what is measured is kept in {partial}", flush=True)
     for group in dict.fromkeys(c.group for c in CONTENDERS):
         keep = lambda found, group=group: write({"rows": rows + summarise(group, found)}, partial)  # noqa: B023, E731
-        found, missing = race([c for c in CONTENDERS if c.group == group], keep)
+        with train.one_thread() if group in ALONE else contextlib.nullcontext():
+            found, missing = race([c for c in CONTENDERS if c.group == group], keep)
         rows, rates, failed = rows + summarise(group, found), rates | found, failed | missing
     shares = {name: profile(name) for name in ("fp32", "bf16")}
     os.environ.pop("VICARIOUS_PRECISION", None)
@@ -685,14 +688,13 @@ def main() -> int:
         for name, why in failed.items():
             print(f"bench: {name} could not be run ({why})", file=sys.stderr)
         return 1
+    print("growth ...", flush=True)
+    table["growth"] = growth()
     for measure in (one_seed, rendering):  # the book that is rendered shows what was written before
         print(f"{measure.__name__.replace('_', ' ')} ...", flush=True)
         rows += measure()
         write(table)
         write(table, partial)
-    print("growth ...", flush=True)
-    table["growth"] = growth()
-    write(table)
     show(table)
     print(f"{time.perf_counter() - start:,.0f} s")
     return 0

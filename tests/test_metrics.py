@@ -46,6 +46,18 @@ def test_rho_is_what_was_planted_whatever_the_offsets():
         assert found["nobody", 1.0] == pytest.approx(0)
 
 
+def test_a_response_that_is_missing_has_no_slope_and_one_that_is_there_twice_is_an_error():
+    t = table(lambda *_: 1.0)
+    one = t.query(
+        "readout == 'value' and mover == 'other' and similarity == 0.5 and contact == 'twin' and valence == 1"
+    )
+    one = one[one.phase == "approach"]
+    found = metrics.slopes(t.drop(one.index)).set_index(["readout", "kind", "mover", "similarity"]).slope
+    assert found[found.isna()].index.tolist() == [("value", kind, "other", 0.5) for kind in metrics.KINDS["value"]]
+    with pytest.raises(ValueError, match="more than one value of a twin at approach"):
+        metrics.slopes(pd.concat([t, one]))
+
+
 def test_joy_and_pain_are_slopes_on_their_own_sides():
     t = table(lambda *_: 0.0)
     where = {"readout": "reward", "mover": "other", "contact": "event", "phase": "contact", "valence": 1.0}

@@ -35,6 +35,7 @@ AGREEMENT = 0.9  # competent: correlation of V with V_pi over quiet scenes
 PASSING = 0.9  # share of agents that must be competent
 IDENTITY = 0.95  # who-moved AUC below which agents are confused
 NEAR = 0.98  # similarity by whose coefficient the radius is defined
+RESPONSE = ("contact", "valence", "phase", "readout", "mean", "mover", "similarity")  # what slopes are made of
 MAIN = {"reward": "empathy", "value": "joy"}  # the kind that a readout's coefficient is of
 
 

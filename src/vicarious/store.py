@@ -45,6 +45,7 @@ SUM = re.compile(r"([0-9a-f]{64})  ((?:weights/)?[a-z0-9]+\.(?:parquet|safetenso
 
 Tables = dict[str, pd.DataFrame] | None
 Weights = dict[str, Tensor] | None
+Columns = tuple[str, ...] | None  # of a table; all by default
 
 
 class CorruptResult(Exception):
@@ -143,7 +144,7 @@ class Store:
         self.data = Path(data or home() / "data").absolute()
         if self.runs.exists() and not self.runs.is_dir():
             raise ValueError(f"{self.runs} is no folder: set VICARIOUS_RUNS to one")
-        self._tables: dict[str, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
+        self._tables: dict[tuple, tuple[pd.DataFrame, dict[str, np.ndarray]]] = {}  # as they are read
         self._checked: set[str] = set()  # published results whose manifest is theirs
 
     def tidy(self, older: float = 3600.0) -> int:
@@ -164,13 +165,12 @@ class Store:
             _verify(self.data / name, digest, path)
         return {"files": files, "results": _read_manifest(self.data / MANIFEST)}
 
-    def _table(self, name: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    def _table(self, name: str, columns: Columns = None) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """A published table with its column `address`, read once, and which of its rows belong to each."""
-        if name not in self._tables:
-            frame = _read_table(self.data / f"{name}.parquet")
-            rows = frame.groupby("address", observed=True).indices
-            self._tables[name] = frame, rows
-        return self._tables[name]
+        if (name, columns) not in self._tables:
+            frame = _read_table(self.data / f"{name}.parquet", columns=[*columns, "address"] if columns else None)
+            self._tables[name, columns] = frame, frame.groupby("address", observed=True).indices
+        return self._tables[name, columns]
 
     def has(self, address: str, weights: bool = False) -> bool:
         """Whether a result is at hand; with `weights`, whether it can be computed with and not only read."""
@@ -203,22 +203,22 @@ class Store:
             self._checked.add(address)
         return manifest, source
 
-    def rows(self, addresses: Sequence[str], name: str) -> pd.DataFrame | None:
+    def rows(self, addresses: Sequence[str], name: str, columns: Columns = None) -> pd.DataFrame | None:
         """One kind of table of many results below each other, with their `address`; None where no result has it.
 
-        Published results come first, each group in the order that was asked for.
+        Published results come first, each group in the order that was asked for.  columns: all by default.
         """
         published = [a for a in addresses if a in self.published["results"]]
-        own = [self._published_rows(a, name) for a in published if name in self.manifest(a)[0]["tables"]]
-        parts = [self._table(name)[0].take(np.concatenate(own))] if own else []
+        own = [self._published_rows(a, name, columns) for a in published if name in self.manifest(a)[0]["tables"]]
+        parts = [self._table(name, columns)[0].take(np.concatenate(own))] if own else []
         for address in [a for a in addresses if a not in self.published["results"]]:
             if (table := self.read(address).tables.get(name)) is not None:
-                parts.append(table.assign(address=address))
+                parts.append(table[list(columns or table)].assign(address=address))
         return pd.concat(parts, ignore_index=True) if parts else None
 
-    def _published_rows(self, address: str, name: str) -> np.ndarray:
+    def _published_rows(self, address: str, name: str, columns: Columns = None) -> np.ndarray:
         manifest = self.data / MANIFEST
-        if f"{name}.parquet" not in self.published["files"] or address not in (rows := self._table(name)[1]):
+        if f"{name}.parquet" not in self.published["files"] or address not in (rows := self._table(name, columns)[1]):
             raise CorruptResult(f"{manifest} lists {name} of {address}, which no table holds")
         return rows[address]
 
@@ -385,7 +385,9 @@ def _read_json(path: Path) -> dict:
     return _check(path, content, _Cached)
 
 
-def _read_table(path: Path, into: Callable[[pa.Table], Any] = pa.Table.to_pandas) -> Any:
+def _read_table(
+    path: Path, into: Callable[[pa.Table], Any] = pa.Table.to_pandas, columns: list[str] | None = None
+) -> Any:
     """A Parquet table, of the kind that its name says if it is one of `config.TABLES`."""
     try:
         with pq.ParquetFile(path) as file:
@@ -394,7 +396,7 @@ def _read_table(path: Path, into: Callable[[pa.Table], Any] = pa.Table.to_pandas
                 raise ValueError(f"it has more than {LARGEST['values']:,} values")
             if path.name != MANIFEST:
                 _check_columns(path.stem, found, rows)
-            return into(file.read())
+            return into(file.read(columns))
     except Exception as error:
         raise CorruptResult(f"{path} cannot be read: {_short(error)}; restore it or delete its folder") from None
 

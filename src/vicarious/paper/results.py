@@ -281,18 +281,16 @@ def variant(model: config.Model) -> str:
     return "reference"
 
 
-def load(
-    runs: list[Stage], store: Store, table: str, through: Callable[[pd.DataFrame], pd.DataFrame] = lambda t: t
-) -> pd.DataFrame | None:
+def load(runs: list[Stage], store: Store, table: str, slopes: bool = False) -> pd.DataFrame | None:
     """One tidy table over runs that are at hand, with the columns of `agent_columns`; None where no run has it.
 
-    through: what is made of it, run by run, while runs are told apart by `address` alone.
+    slopes: of responses, made while runs are still told apart by `address` alone.
     """
     of = {run.address: run for run in runs}
-    frame = store.rows(list(of), table)
+    frame = store.rows(list(of), table, metrics.RESPONSE if slopes else None)
     if frame is None:
         return None
-    frame = through(frame)
+    frame = metrics.slopes(frame) if slopes else frame
     codes, there = pd.factorize(frame.address)
     agents = pd.DataFrame([agent_columns(of[address]) for address in there])
     agents = agents.astype({name: "category" for name in agents.select_dtypes(exclude="number")})
@@ -316,7 +314,7 @@ def gather(runs: list[Stage], store: Store, **where) -> Results:
     fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
     kept = [run for run in runs if run.find(config.Battery) in (None, usual)]
     tables = {name: load(kept, store, name) for name in ("measures", "interventions", "foresight", "ordinary")}
-    slopes, more = (load(some, store, "responses", metrics.slopes) for some in (kept, fine))
+    slopes, more = (load(some, store, "responses", slopes=True) for some in (kept, fine))
     if tables["measures"] is None:
         tables["measures"] = pd.DataFrame(columns=[*config.TABLES["measures"].split(), "seed", "family", *USUAL])
     return Results.of(slopes, **tables, fine=more, **where)
