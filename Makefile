@@ -43,7 +43,7 @@ zip: $(VENV)/.installed  ## the same, and site, notebooks and data in one file
 	@$(BIN)/vicarious book --zip
 
 test: $(VENV)/.installed  ## all tests, the notebooks re-executed among them
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
+	@$(BIN)/python -m pytest -n 3 --dist loadscope tests
 	@$(BIN)/python tests/notebooks.py
 
 quick: $(VENV)/.installed  ## train everything small from nothing and render it (minutes)
