@@ -165,6 +165,7 @@ def speed(bench: dict, groups: tuple[str, ...] = ("environment", "world model", 
         ax.scatter(own["median"], own.index, c=colours, s=30, zorder=3)
         ax.set(xscale="log", yticks=own.index, yticklabels=own.name, title=group, xlabel=own.unit[0])
         ax.set_ylim(-0.6, len(own) - 0.4)
+        ax.tick_params(axis="x", which="minor", labelsize=7)
         ax.grid(axis="x", which="major", color="0.9")
     return rows[["group", "name", "median", "low", "high", "unit"]]
 
