@@ -54,7 +54,7 @@ quick: $(VENV)/.installed  ## train everything small from nothing and render it 
 study: $(VENV)/.installed  ## train what is missing of the published study
 	@$(BIN)/vicarious study
 
-bench: .venv-bench/.installed  ## measure speed beside other libraries, installed into an environment of their own (about 10 minutes)
+bench: .venv-bench/.installed  ## measure speed beside other libraries, installed into an environment of their own (about 12 minutes)
 	@.venv-bench/bin/python tests/bench.py
 
 lowest: $(VENV)/.installed  ## the tests with the oldest packages allowed, in an environment of their own
