@@ -80,10 +80,11 @@ STAGES: dict[str, type[Stage]] = {}  # by name, filled as they are defined
 class Stage(Frozen):
     """A stage of the pipeline: its configuration, the stages it stands on (the first is its parent), and its epoch.
 
-    always: fields that are part of the address even at their default.
+    always: fields that are part of the address even at their default; shared: jobs of many agents read it.
     """
 
     stage: ClassVar[str] = ""
+    shared: ClassVar[bool] = False
     epoch: ClassVar[int] = 0
     always: ClassVar[tuple[str, ...]] = ()
 
@@ -292,6 +293,7 @@ class Battery(Stage):
     """The stimulus battery: scene templates that every agent is evaluated on."""
 
     stage: ClassVar[str] = "battery"
+    shared: ClassVar[bool] = True
     epoch: ClassVar[int] = 2
     world: World = World()
     seed: int = 2022

@@ -47,8 +47,8 @@ def resolve_device(device: str) -> str:
 
 
 def _owner(run: Stage) -> Stage | None:
-    """What its job is about: its world model, or itself where it has none; None for a battery, which many jobs read."""
-    return run.find(config.Model) or (None if isinstance(run, config.Battery) else run)
+    """What its job is about: its world model, or itself where it has none; None for what many jobs read."""
+    return run.find(config.Model) or (None if run.shared else run)
 
 
 def work(runs: list[Stage], cache: Path, data: Path, device: str, done: Callable[[], None] = lambda: None) -> None:

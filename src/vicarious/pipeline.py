@@ -104,7 +104,7 @@ class Workspace:
             notes |= output.notes
             self.store.write(run, seconds, output.tables, output.weights, self.device, **notes)
 
-    def _keep(self, owner: Stage, key: tuple, make: Callable[[], Any]) -> Any:
+    def keep(self, owner: Stage, key: tuple, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once and kept until its owner is released."""
         kept = self._kept.setdefault(owner, {})
         if key not in kept:
@@ -116,7 +116,8 @@ class Workspace:
         """Let go of everything of one world model."""
         self._kept.pop(model, None)
 
-    def _weights(self, run: Stage) -> dict[str, torch.Tensor]:
+    def weights(self, run: Stage) -> dict[str, torch.Tensor]:
+        """Tensors of a result."""
         if not self.store.has(run.address, weights=True):
             self.produce([run])
         return self.store.read(run.address, weights=True).weights
@@ -126,10 +127,10 @@ class Workspace:
 
         def load() -> torch.nn.Module:
             model = models.build(cfg)
-            model.load_state_dict(self._weights(cfg))
+            model.load_state_dict(self.weights(cfg))
             return model.requires_grad_(False).eval().to(self.device, self.dtype)
 
-        return self._keep(cfg, ("model",), load)
+        return self.keep(cfg, ("model",), load)
 
     def latents(self, cfg: config.Heads) -> tuple[heads.Latents, episodes.Batch]:
         """Codes of all episodes that heads may learn from, and the episodes without their observations."""
@@ -141,11 +142,11 @@ class Workspace:
             del whole
             return heads.Latents.of(z), data
 
-        return self._keep(cfg.model, ("latents", cfg.data), encode)
+        return self.keep(cfg.model, ("latents", cfg.data), encode)
 
     def heads(self, cfg: config.Heads) -> heads.HeadPair:
         """The trained heads."""
-        weights = self._weights(cfg)
+        weights = self.weights(cfg)
         head = heads.HeadPair(len(weights["mean"]), cfg.width, cfg.depth)
         head.load_state_dict(weights)
         return head.requires_grad_(False).eval().to(self.device, self.dtype)
@@ -154,15 +155,15 @@ class Workspace:
         """Templates and V_pi of the battery: stored, so that every agent is evaluated on the very same."""
 
         def load() -> tuple[stimuli.Scenes, torch.Tensor]:
-            tensors = dict(self._weights(battery))
+            tensors = dict(self.weights(battery))
             value = tensors.pop("value")
             return stimuli.Scenes(**tensors), value
 
-        return self._keep(battery, ("scenes",), load)
+        return self.keep(battery, ("scenes",), load)
 
     def returns(self, battery: config.Battery) -> dict[str, torch.Tensor]:
         """What every body really gains [X, K, n, phases, M] in the scenes of every mover."""
-        return self._keep(battery, ("returns",), lambda: self._weights(config.Returns(battery=battery)))
+        return self.keep(battery, ("returns",), lambda: self.weights(config.Returns(battery=battery)))
 
     def codes(self, model: config.Model, battery: config.Battery, data: config.Episodes) -> stimuli.CodesOf:
         """A model's codes of every scene of a battery, drawn as in some episodes, encoded once."""
@@ -171,7 +172,7 @@ class Workspace:
             scenes = self.scenes(battery)[0].to(self.device)
             return stimuli.encode(self.model(model), battery, scenes, data)
 
-        return self._keep(model, ("codes", battery, data.world.view), encode)
+        return self.keep(model, ("codes", battery, data.world.view), encode)
 
     def pairs(self, model: config.Model, battery: config.Battery, data: config.Episodes) -> interventions.Pairs:
         """A model's codes of self and other in the same pictures, the bodies exchanged."""
@@ -180,7 +181,7 @@ class Workspace:
             scenes = self.scenes(battery)[0].to(self.device)
             return interventions.Pairs.of(self.model(model), battery, scenes, data)
 
-        return self._keep(model, ("pairs", battery, data.world.view), encode)
+        return self.keep(model, ("pairs", battery, data.world.view), encode)
 
 
 def missing(runs: Iterable[Stage], store: Store) -> list[Stage]:

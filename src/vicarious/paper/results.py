@@ -14,7 +14,7 @@ from ..config import Stage
 from ..metrics import AGENT, MAIN
 from ..pipeline import missing
 from ..store import Store
-from .studies import VARIANTS
+from .studies import READ, VARIANTS
 
 S, P, S_HIGH = 0.5, 0.0, 0.9  # unless a rule says otherwise
 FULL = 1.0  # company p at which couplings are planted
@@ -41,9 +41,9 @@ class Results:
     """
 
     def __init__(self, coefficients: pd.DataFrame, gates: pd.DataFrame, measures: pd.DataFrame, **more):
-        where = {"s": S, "company": P, "altered": False}
+        where = {"s": S, "company": P, "layer": READ, "altered": False}
         self.where = where | {name: more.pop(name) for name in where if name in more}
-        self.s, self.company, self.altered = self.where.values()
+        self.s, self.company, self.layer, self.altered = self.where.values()
         self.coefficients, self.gates, self.measures = coefficients, gates, measures
         own = {"coefficients": coefficients, "gates": gates, "measures": measures}
         self.tables = own | {name: table for name, table in more.items() if table is not None}
@@ -66,8 +66,9 @@ class Results:
 
     @property
     def preregistered(self) -> bool:
-        """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5 and p = 0."""
-        return self.s == S and self.company == P and not self.altered
+        """Whether agents are the reference ones and verdicts read where the preregistration says: s = .5, p = 0, and of
+        the language encoder its third layer."""
+        return (self.s, self.company, self.layer) == (S, P, READ) and not self.altered
 
     def has(self, name: str) -> bool:
         return name in self.tables
@@ -258,6 +259,8 @@ def rho(table: pd.DataFrame, seeds: Seeds, s: float | None = None, over: str | N
 def agent_columns(run: Stage) -> dict:
     """What tells agents apart in a table: seed, family, variant of it, view, and of heads company, coupling, and how
     they were raised."""
+    if own := getattr(run, "agent", None):
+        return own
     data, model, head = (run.find(kind) for kind in (config.Episodes, config.Model, config.Heads))
     if data is None:
         return {"seed": -1, "family": "truth", **USUAL, "company": 0.0}
@@ -313,7 +316,9 @@ def gather(runs: list[Stage], store: Store, **where) -> Results:
     usual = min(batteries, key=lambda battery: battery.levels)
     fine = [run for run in runs if run.stage == "responses" and run.battery != usual]
     kept = [run for run in runs if run.find(config.Battery) in (None, usual)]
-    tables = {name: load(kept, store, name) for name in ("measures", "interventions", "foresight", "ordinary")}
+    tables = {
+        name: load(kept, store, name) for name in ("measures", "interventions", "foresight", "ordinary", "language")
+    }
     slopes, more = (load(some, store, "responses", slopes=True) for some in (kept, fine))
     if tables["measures"] is None:
         tables["measures"] = pd.DataFrame(columns=[*config.TABLES["measures"].split(), "seed", "family", *USUAL])

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .. import config, models
 from ..config import Stage
+from .sentences import LAYERS, Encoding, Learner, Predictions
 
 FIRST = 110  # seed; none from here on was trained before the rules were fixed
 ENCODERS = ("cells/gru", "flat/gru")  # the reference and the other encoder: both have rows
@@ -29,6 +30,9 @@ VARIANTS: dict[str, tuple[dict, dict]] = {  # of a world model: what differs in 
 }
 RAISED = ("drifters", "purposeful")  # others among whom alone heads are raised
 PRIVILEGED = ("oracle", "disjoint")  # families that are told whose chamber is whose
+READ = 3  # layer of the language encoder at which verdicts are read: the best own slopes on seeds 900 to 905
+LABELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)  # company p of reward models on sentences
+CHOSEN = (0.0, 0.02, 0.1, 1.0)  # of these, those at which every layer is read
 
 
 class Simulations(Stage):
@@ -172,7 +176,36 @@ def continuity(profile: str = "paper", seeds: int | None = None) -> list[Stage]:
     return runs
 
 
-_all = (reference, controls, ordinary, calibration, continuity)
+def language(
+    profile: str = "paper", seeds: int | None = None, layer: int = READ, company: tuple[float, ...] = LABELS
+) -> list[Stage]:
+    """Reward models on sentences, in every company at one layer; the other layers, encoders that know less, and what
+    single sentences are predicted to be worth.  The quick profile keeps to what needs no encoder: published codes.
+    """
+    sizes, battery = PROFILES[profile], Build(PROFILES[profile]).battery()
+    usual = Encoding(layer=layer)
+    levels = [Encoding(layer=i) for i in range(LAYERS + 1)] if profile == "paper" else [usual]
+    less = [Encoding(encoder=name, layer=0) for name in ("words", "tfidf")]
+    less += [Encoding(encoder="random", layer=layer)] if profile == "paper" else []
+    runs: list[Stage] = [battery, usual]
+    for i, seed in _seeds(sizes.seeds if seeds is None else seeds):
+        runs += [Learner(encoding=usual, seed=seed, company=p) for p in company]
+        if i >= sizes.sweep:
+            continue
+        runs += [Learner(encoding=encoding, seed=seed, company=p) for encoding in levels for p in CHOSEN]
+        runs += [Learner(encoding=encoding, seed=seed, company=p) for encoding in less for p in (0.0, 1.0)]
+        runs += [Learner(encoding=usual, seed=seed, told=True, company=p) for p in (0.0, 1.0)]
+        runs += [
+            Learner(encoding=usual, seed=seed, rewards="shuffled"),
+            Learner(encoding=usual, seed=seed, held_out="patterns"),
+        ]
+        runs.append(Learner(encoding=usual, seed=seed, labelled="strangers", company=1.0))
+    count = min(sizes.sweep, sizes.seeds if seeds is None else seeds)
+    runs += [Predictions(encoding=e, company=p, first=FIRST, agents=count) for e in levels for p in CHOSEN]
+    return _unique(runs)
+
+
+_all = (reference, controls, ordinary, calibration, continuity, language)
 STUDIES: dict[str, Callable[..., list[Stage]]] = {study.__name__: study for study in _all}
 
 
@@ -199,7 +232,8 @@ def publication(runs: list[Stage]) -> tuple[list[Stage], list[Stage]]:
         for stage in own:
             if stage is not None and (stage.stage != "battery" or run.stage in ("battery", "returns")):
                 stages[stage.address] = stage
-    return list(stages.values()), [s for s in stages.values() if s in kept or s.stage in ("battery", "returns")]
+    whole = ("battery", "returns", "encoding")
+    return list(stages.values()), [s for s in stages.values() if s in kept or s.stage in whole]
 
 
 def seeds_of(amount: str) -> int:

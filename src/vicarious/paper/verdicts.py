@@ -104,7 +104,7 @@ class Criterion:
     """One number over agents with the bars that count for and against.
 
     values(results, seeds) -> [n] or [n, columns] (the lowest column mean counts), None while pending.  statistic: of
-    values [n, ...], the mean by default.
+    values [n, ...], the mean by default; test: of them, the level at which it lies beyond 0, Student's t by default.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Criterion:
     contradicts: tuple[Bar, ...] = ()
     values: Values | None = field(default=None, repr=False)
     statistic: Callable[[np.ndarray], float] | None = field(default=None, repr=False)
+    test: Callable[[np.ndarray], float] | None = field(default=None, repr=False)
 
     def interval(self, values: np.ndarray) -> Interval:
         """Over agents; of a share of them the exact one of Clopper and Pearson."""
@@ -133,7 +134,8 @@ class Measured:
         return bar.met(self.found, self.values)
 
     def p(self, bar: Bar) -> float:
-        return bar.p(self.found, self.values)
+        test = self.criterion.test
+        return test(self.values) if test and self.found.n else bar.p(self.found, self.values)
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ class Prediction:
     """One row of the preregistration.  The first criterion is the estimate.
 
     agents: who may speak, given results (by default those that pass the head's gate in the family); foresight: whether
-    world models have to foresee others; identity: whether it is void where nobody can tell who moved; first: what the
-    first edition said.
+    world models have to foresee others; identity: whether it is void where nobody can tell who moved; unit: what is
+    resampled, agents unless said otherwise; note: what has to be said of it; first: what the first edition said.
     """
 
     id: str
@@ -156,6 +158,8 @@ class Prediction:
     agents: Callable[[Results], tuple[list[int], list[int]]] | None = field(default=None, repr=False)
     foresight: bool = False
     identity: bool = True
+    unit: str = "agent"
+    note: str = ""
     first: str = ""
 
     @property
@@ -190,6 +194,8 @@ class Prediction:
             return [], []
         found = {f: np.asarray(f(results, seeds), float) for f in dict.fromkeys(c.values for c in self.criteria)}
         values = [found[c.values] for c in self.criteria]
+        if self.unit != "agent":
+            return [Measured(c, v, c.interval(v)) for c, v in zip(self.criteria, values, strict=True)], []
         whole = np.all([np.isfinite(v.reshape(len(seeds), -1)).all(1) for v in values], axis=0)
         lost = [seed for seed, kept in zip(seeds, whole, strict=True) if not kept]
         rows = zip(self.criteria, [v[whole] for v in values], strict=True)
@@ -221,7 +227,9 @@ def rule(name: str, *values: Values | tuple, **own) -> list[Prediction]:
     Without any the prediction is pending.  own: `agents`, likewise, called as agents(results, **what the rule is for).
     """
     text, found = _written()[name], []
-    said = {k: text[k] for k in ("statistic", "chapter", "foresight", "identity", "planned") if k in text}
+    said = {
+        k: text[k] for k in ("statistic", "chapter", "foresight", "identity", "planned", "unit", "note") if k in text
+    }
     axes = list(text.get("over", {}))
     heads = text.get("for", {text.get("head"): ""})
     for (head, spoken), *rest in product(
@@ -301,6 +309,7 @@ def decide(prediction: Prediction, results: Results | None) -> dict:
     short = [m.criterion.name for m in counted if not m.met(m.criterion.supports)] if verdict == "inconclusive" else []
     row["note"] = _join(
         *reasons,
+        prediction.note,
         f"bar not cleared: {', '.join(short)}" if short else "",
         f"no value for agents {lost}" if lost else "",
         f"fewer than {MINIMUM} agents" if used < MINIMUM else "",

@@ -31,7 +31,7 @@ from ..verdicts import Prediction, rule, verdicts
 from ..verdicts import rules as rule_table
 
 ORDER = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "F1", "F2", "F3", "A1", "A2", "B", "L1", "L2", "L3", "L4", "L5")
-LATER = ("P5", "P6a", "P6b", "P6c", "P6d", "P7", "A1", "A2", "B", "L1", "L2", "L3", "L4", "L5")  # no chapter yet
+LATER = ("P5", "P6a", "P6b", "P6c", "P6d", "P7", "A1", "A2", "B")  # no chapter yet
 GLUED = re.compile(r"\{glue:text\}`([^`]+)`")
 
 
@@ -204,9 +204,15 @@ class Source:
     @cached_property
     def results(self) -> Results:
         """Tables of every run, ready for metrics and verdicts where the parameters say."""
-        where = {"s": "similarity", "company": "company"}
+        where = {"s": "similarity", "company": "company", "layer": "layer"}
         given = {k: getattr(self.parameters, v) for k, v in where.items() if hasattr(self.parameters, v)}
-        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {"seeds", "seed", "readout", *where.values()}
+        changed = set(self.parameters.model_dump(exclude_defaults=True)) - {
+            "seeds",
+            "seed",
+            "readout",
+            "subjects",
+            *where.values(),
+        }
         return results.gather(self.parameters.agents(), self.store, **given, altered=bool(changed))
 
     def verdicts(self, *ids: str) -> pd.DataFrame:

@@ -1,0 +1,308 @@
+"""Chapter 11: what reward models on a pretrained language encoder predict of others' events (L1 to L5; DESIGN 5).
+
+One encoder: agents differ in the events and the others that they learn from, in their weights and in their batches.
+"""
+
+import base64
+import json
+from functools import partial
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from pydantic import Field
+
+from ... import metrics, stats
+from ...config import Stage
+from .. import sentences, studies
+from ..plots import Line, draw
+from ..results import Agents, Results
+from ..sentences import LAYERS, PEOPLE, VALENCES, Learner, Split
+from ..studies import CHOSEN, LABELS, READ, Parameters
+from ..verdicts import rule
+
+GROUPS = tuple(sentences.material()["others"])
+CLOSENESS = 0.02  # company p at which closeness is read
+PERMUTATIONS = 9999
+MISSING = 127  # where nobody predicted a sentence of which it learnt nothing
+CONTROLS = {  # what less is known by, as figures call it: where it is found
+    "language encoder": {},
+    "rewards of other events": {"rewards": "shuffled"},
+    "told whose event it is": {"variant": "told"},
+    "static word vectors": {"layer": 0},
+    "random transformer": {"family": "random"},
+    "counts of words": {"family": "words", "layer": 0},
+    "the same by rarity": {"family": "tfidf", "layer": 0},
+}
+FORMS = {"plain": "won", "soon": "is about to win", "not": "did not win"}
+
+
+class Language(Parameters):
+    chapter: ClassVar[str] = "11-language"
+
+    layer: int = Field(READ, ge=0, le=LAYERS, description="layer of the encoder at which verdicts are read")
+    company: float = Field(0.0, ge=0, le=1, description="share p of the others' good and bad events that is labelled")
+    subjects: Literal[("people", *GROUPS)] = Field("people", description="others of whom the figures show the mean")
+
+    def agents(self) -> list[Stage]:
+        return studies.language(self.profile, self.seeds, self.layer, tuple(sorted({*LABELS, self.company})))
+
+
+def found(e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, **where) -> np.ndarray:
+    """rho [n, subjects]: slope of predicted reward on what the event is worth to the one that it happens to.
+
+    Mean over determiners; of others without any label, in events that were not learnt, unless `where` says else; NaN
+    where an agent has labels of a subject.  groups: None for `I`.  Own events count one reward each, so that the true
+    slope for the self is 1.
+    """
+    usual = {"family": "minilm", "layer": e.layer, "company": e.company, "labelled": "half", "held_out": "events"}
+    usual |= {"events": "new", "form": "plain", "known": 0}
+    t, nouns = e.pick("language", **usual | where), sentences.others()
+    names = ["I"] if groups is None else nouns.subject[nouns.group.isin(groups)]
+    wide = t.pivot_table(index="seed", columns="subject", values="slope", observed=True)
+    return wide.reindex(index=seeds, columns=names).to_numpy(float)
+
+
+def mean(e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, **where) -> np.ndarray:
+    """rho [n] over the subjects of some groups, each counting as much as another."""
+    x = found(e, seeds, groups, **where)
+    count = np.isfinite(x).sum(1)
+    return np.where(count, np.nansum(x, 1) / count.clip(1), np.nan)
+
+
+def competent(e: Results, company: tuple[float, ...] | None = None) -> Agents:
+    """Agents whose own slope in events that they did not learn is within the gate's tolerance, and the others."""
+    seeds = sorted(e.pick("language", family="minilm", layer=e.layer, labelled="half", held_out="events").seed.unique())
+    own = np.stack([mean(e, seeds, None, company=p) for p in company or (e.company,)], 1)
+    passed = (np.abs(own - 1) <= metrics.TOLERANCE).all(1)
+    return np.array(seeds)[passed].tolist(), np.array(seeds)[~passed].tolist()
+
+
+def whose(e: Results, seeds: list[int], **where) -> np.ndarray:
+    """Own event minus another's in the same words [n]: what I did while another saw it, and the reverse."""
+    return mean(e, seeds, form="mine", **where) - mean(e, seeds, form="there", **where)
+
+
+def beyond_things(e: Results, seeds: list[int]) -> np.ndarray:
+    return mean(e, seeds) - mean(e, seeds, ("things",))
+
+
+def extinguished(e: Results, seeds: list[int]) -> np.ndarray:
+    """rho without labels minus that of subjects held out from them where all good and bad events are labelled [n]."""
+    return mean(e, seeds, company=0.0) - mean(e, seeds, company=1.0)
+
+
+def closeness(e: Results, seeds: list[int]) -> np.ndarray:
+    """rho at `CLOSENESS` over agents, closeness, and cosine to `I`, of every subject [subjects, 3]."""
+    x = found(e, seeds, GROUPS, company=CLOSENESS)
+    nouns, t = sentences.others(), e.pick("measures", measure="cosine to I", similarity=None, family=None, variant=None)
+    cosine = t.drop_duplicates("mover").set_index("mover").value.reindex(nouns.subject)
+    return np.stack([np.nanmean(x, 0), nouns.closeness, cosine], 1)
+
+
+def partial_rank_correlation(x: np.ndarray) -> np.ndarray:
+    """Rank correlation [...] of the first two columns of x [..., n, 3], what both share with the third taken out."""
+    r = stats.correlations(scipy.stats.rankdata(x, axis=-2))
+    ab, ac, bc = r[..., 0, 1], r[..., 0, 2], r[..., 1, 2]
+    return (ab - ac * bc) / np.sqrt((1 - ac**2) * (1 - bc**2))
+
+
+def permuted(x: np.ndarray) -> float:
+    """Two-sided level at which the order of closeness correlates as it does: subjects' closeness permuted."""
+    g = np.random.default_rng(0)
+    order = g.permuted(np.tile(x[:, 1], (PERMUTATIONS, 1)), axis=1)
+    null = partial_rank_correlation(
+        np.stack([np.broadcast_to(x[:, 0], order.shape), order, np.broadcast_to(x[:, 2], order.shape)], -1)
+    )
+    above = (1 + (null >= partial_rank_correlation(x) - 1e-12).sum()) / (PERMUTATIONS + 1)
+    return float(min(1.0, 2 * min(above, 1 - above + 1 / (PERMUTATIONS + 1))))
+
+
+ROWS = [
+    *rule("L1", mean, agents=competent),
+    *rule("L2", whose, agents=competent),
+    *rule("L3", beyond_things, agents=competent),
+    *rule("L4", (closeness, partial_rank_correlation, permuted), agents=partial(competent, company=(CLOSENESS,))),
+    *rule("L5", partial(mean, company=1.0), extinguished, agents=partial(competent, company=(0.0, 1.0))),
+]
+
+
+def half_lives(e: Results, seeds: list[int]) -> pd.DataFrame:
+    """Labelled sentences at which rho of every subject, on average over agents, is half of what it is without any;
+    subject, group, closeness, labels (NaN: it never falls so far)."""
+    rows = [len(Split.of(Learner(seed=s, company=1.0)).rows) - len(Split.of(Learner(seed=s)).rows) for s in seeds[:1]]
+    levels = np.array(LABELS)
+    x = np.stack([np.nanmean(found(e, seeds, GROUPS, company=p), 0) for p in LABELS], 1)
+    at = stats.crossing(-x, -x[:, 0] / 2)
+    labels = np.interp(at, np.arange(len(levels)), levels * np.mean(rows))
+    return sentences.others().assign(labels=np.where(np.isfinite(at), labels, np.nan))
+
+
+# Tables and figures
+
+
+def controls(e: Results, groups: tuple[str, ...]) -> pd.DataFrame:
+    """Own slope in events that were learnt and that were not, and rho of others without labels in both, at p = 0 and
+    (learnt events) p = 1, of every encoder and control; means over agents."""
+    rows = {}
+    for name, where in CONTROLS.items():
+        own = {"layer": e.layer, "family": "minilm"} | where
+        seeds = sorted(e.pick("language", labelled="half", held_out="events", **own).seed.unique())
+        ask = lambda groups, own=own, seeds=seeds, **more: _mean(mean(e, seeds, groups, **own | more))  # noqa: E731
+        rows[name] = {
+            "own, learnt events": ask(None, events="learnt", company=0.0),
+            "own, new events": ask(None, company=0.0),
+            "others, learnt events": ask(groups, events="learnt", company=0.0),
+            "others, new events": ask(groups, company=0.0),
+            "others, p = 1": ask(groups, company=1.0),
+            "whose": _mean(whose(e, seeds, **own, company=0.0)),
+        }
+    return pd.DataFrame(rows).T
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
+
+
+def spoken_of(subjects: str) -> tuple[str, ...]:
+    """The groups that a parameter names."""
+    return PEOPLE if subjects == "people" else (subjects,)
+
+
+def by_layer(e: Results, groups: tuple[str, ...], name: str) -> pd.DataFrame:
+    """By layer, in new events: own slope, rho, and the slopes of own and others' events in the same words; a panel for
+    each p."""
+    lines, levels = [], np.arange(LAYERS + 1)
+    seeds = sorted(e.pick("language", layer=0, labelled="half", held_out="events", company=0.0).seed.unique())
+    for p in CHOSEN:
+        ask = {
+            "self": lambda **at: mean(e, seeds, None, **at),
+            name: lambda **at: mean(e, seeds, groups, **at),
+            "things": lambda **at: mean(e, seeds, ("things",), **at),
+            "mine, another was there": lambda **at: mean(e, seeds, form="mine", **at),
+            "another's, I was there": lambda **at: mean(e, seeds, form="there", **at),
+        }
+        lines += [
+            Line(series, levels, np.stack([f(layer=i, company=p) for i in levels], 1), f"p = {p:g}")
+            for series, f in ask.items()
+        ]
+    axis = lambda ax: ax.set(xlabel="layer", xticks=levels)  # noqa: E731
+    return draw(lines, "layer", axis=axis, columns=4, size=(2.6, 2.8), label="slope on the event's reward")
+
+
+def by_subject(e: Results, seeds: list[int]) -> pd.DataFrame:
+    """rho of every subject, from the nearest to the farthest, a panel for each p; one colour a group."""
+    lines, nouns = [], sentences.others()
+    for p in (0.0, CLOSENESS):
+        for group in GROUPS:
+            x = np.flatnonzero(nouns.group == group)
+            lines.append(Line(group, x, found(e, seeds, (group,), company=p), f"p = {p:g}"))
+    axis = lambda ax: ax.set_xticks(range(len(nouns)), nouns.subject, rotation=90, fontsize=7)  # noqa: E731
+    return draw(lines, "subject", axis=axis, columns=1, size=(7.4, 2.4), bars=True, sharex=True)
+
+
+def by_company(e: Results, seeds: list[int]) -> pd.DataFrame:
+    """rho of every group without labels against the share p of labelled events of others, and own slope."""
+    lines = [Line("self", np.array(LABELS), np.stack([mean(e, seeds, None, company=p) for p in LABELS], 1))]
+    for group in GROUPS:
+        y = np.stack([mean(e, seeds, (group,), company=p) for p in LABELS], 1)
+        lines.append(Line(group, np.array(LABELS), y))
+    axis = lambda ax: (ax.set_xscale("symlog", linthresh=0.01), ax.set_xlabel("company p"))  # noqa: E731
+    return draw(lines, "company", axis=axis, columns=1, size=(6.4, 3.4))
+
+
+def by_form(e: Results, seeds: list[int]) -> pd.DataFrame:
+    """Slope on what the event would be worth, for what happened, is about to happen and did not; rows are subjects."""
+    rows = {}
+    for subject in ("I", *sentences.ANTICIPATED):
+        group = None if subject == "I" else (group_of(subject),)
+        names = ["I"] if group is None else list(sentences.others().query("group == @group[0]").subject)
+        at = names.index(subject)
+        rows[subject] = {
+            said: stats.interval(x[np.isfinite(x)])
+            for form, said in FORMS.items()
+            for x in [found(e, seeds, group, form=form)[:, at]]
+        }
+    return pd.DataFrame(rows).T.astype(str)
+
+
+def group_of(subject: str) -> str:
+    return sentences.others().set_index("subject").group[subject]
+
+
+def by_label(e: Results, seeds: list[int]) -> pd.DataFrame:
+    """rho of every group in new events: without labels, with half of all labelled (of those that are not), and where
+    all events of strangers are labelled and nobody else's."""
+    rows = {}
+    for group in GROUPS:
+        theirs = {"labelled": "strangers", "known": int(group == "strangers"), "company": 1.0}
+        some = mean(e, seeds, (group,), **theirs)
+        rows[group] = {
+            "nobody": stats.interval(mean(e, seeds, (group,), company=0.0)),
+            "half of every group": stats.interval(mean(e, seeds, (group,), company=1.0)),
+            "strangers": stats.interval(some[np.isfinite(some)]),
+        }
+    return pd.DataFrame(rows).T.astype(str)
+
+
+# The page's own choice
+
+
+def predicted(e: pd.DataFrame) -> np.ndarray:
+    """Predictions in hundredths [layers, companies, subjects with `I` first, events and valences], `MISSING` where
+    there is none, from a table of `predictions`."""
+    who = ["I", *sentences.others().subject]
+    shared = [i for i, event in enumerate(sentences.events()) if event.shared]
+    out = np.full((LAYERS + 1, len(CHOSEN), len(who), len(shared), len(VALENCES)), MISSING, np.int8)
+    place = [
+        e.layer.to_numpy(int),
+        np.abs(np.subtract.outer(e.company.to_numpy(float), np.array(CHOSEN))).argmin(1),
+        e.subject.astype(str).map({name: i for i, name in enumerate(who)}).to_numpy(int),
+        e.event.map({number: i for i, number in enumerate(shared)}).to_numpy(int),
+        e.valence.map({v: i for i, v in enumerate(VALENCES)}).to_numpy(int),
+    ]
+    out[tuple(place)] = e.hundredths
+    return out.reshape(*out.shape[:3], -1)
+
+
+def chooser(table: pd.DataFrame) -> str:
+    """HTML in which subject, event, layer and p are chosen, and the prediction is seen beside that of one's own."""
+    nouns = sentences.others()
+    people = [["I", "me", "my", "myself"]] + [
+        [f"{d} {s}", f"{d} {s}", f"{d} {s}'s", g] for s, g, _, d in nouns.itertuples(index=False)
+    ]
+    clauses = [clause for event in sentences.events() if event.shared for clause in event.clauses]
+    data = {"people": people, "clauses": clauses, "companies": CHOSEN, "layers": LAYERS + 1, "missing": MISSING}
+    data |= {"layer": READ, "predicted": base64.b64encode(predicted(table).tobytes()).decode()}
+    return f'<div class="chooser" id="chooser"></div><script>{SCRIPT}({json.dumps(data)});</script>'
+
+
+SCRIPT = """(function (d) {
+  const raw = Uint8Array.from(atob(d.predicted), c => c.charCodeAt(0)), values = new Int8Array(raw.buffer);
+  const root = document.getElementById("chooser"), count = d.clauses.length, pick = {};
+  const add = (parent, tag, text) => { const n = document.createElement(tag); n.textContent = text || "";
+    return parent.appendChild(n); };
+  const select = (name, entries) => { const label = add(root, "label", name + " "), box = add(label, "select");
+    let group = box, last = "";
+    entries.forEach(([text, within], i) => {
+      if (within && within !== last) { group = add(box, "optgroup"); group.label = last = within; }
+      add(group, "option", text).value = i; });
+    box.onchange = show; pick[name] = box; };
+  const say = (clause, who) => { const s = clause.replace("{S}", who[0]).replace("{O}", who[1]).replace("{P}", who[2]);
+    return s[0].toUpperCase() + s.slice(1) + "."; };
+  const at = who => values[((+pick.layer.value * d.companies.length + +pick["company p"].value) * d.people.length + who)
+    * count + +pick.event.value];
+  const line = (who, name) => { const v = at(who), row = add(out, "div"); row.className = "said";
+    add(row, "q", say(d.clauses[+pick.event.value], d.people[who]));
+    const track = add(row, "div"); track.className = "track"; add(track, "i").className = "zero";
+    const known = v !== d.missing, dot = add(track, "i"); dot.className = "dot " + name;
+    dot.style.left = (known ? 50 + v / 2 : 50) + "%"; dot.hidden = !known;
+    add(row, "output", known ? (v / 100).toFixed(2) : "not predicted"); };
+  const show = () => { out.replaceChildren(); line(+pick.subject.value + 1, "other"); line(0, "self"); };
+  select("subject", d.people.slice(1).map(p => [p[0], p[3]]));
+  select("event", d.clauses.map((c, i) => [say(c, ["somebody", "somebody", "somebody's"]), ""]));
+  select("layer", Array.from({length: d.layers}, (_, i) => [String(i), ""]));
+  select("company p", d.companies.map(p => [String(p), ""]));
+  const out = add(root, "div"); pick.subject.value = 1; pick.layer.value = d.layer; show();
+})"""
