@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-STUDIES = ("reference", "controls", "ordinary", "calibration", "continuity")
+STUDIES = ("reference", "controls", "ordinary", "calibration", "continuity", "language")
 BROKEN = ("CorruptResult", "ChapterFailed", "BuildFailed")  # errors by name: importing them takes seconds
 RESUMES = "what was trained is stored, the same command goes on from there"
 ELSEWHERE = "run this in a checkout of the repository, or set VICARIOUS_HOME to one"

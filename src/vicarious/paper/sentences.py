@@ -184,9 +184,9 @@ def folder() -> Path:
 @torch.no_grad()
 def hidden(encoder: str) -> Tensor:
     """Mean over tokens [layers, N, D] of every layer's states, in half precision."""
+    path = folder()
     from transformers import AutoConfig, AutoModel, AutoTokenizer  # of the extra `language`
 
-    path = folder()
     tokenizer = AutoTokenizer.from_pretrained(path)
     if encoder == "random":
         with torch.random.fork_rng(devices=[]):
