@@ -301,13 +301,15 @@ class RewardModel(nn.Module):
 
 
 def codes(encoding: Encoding, lab: Workspace, told: bool = False) -> Tensor:
-    """Codes [N, D] of all sentences, standardised over all of them; told: and whether they happen to `I` [N, D + 1]."""
+    """Codes [N, D] of all sentences, standardised over all of them; told: and whether they happen to `I` [N, D + 1], in
+    one number as large as a whole code is long."""
 
     def load() -> Tensor:
         z = lab.weights(encoding)["codes"].float()
         z = (z - z.mean(0)) / z.std(0).clamp_min(1e-3)
         own = (table().subject == "I") | (table().form == "mine")
-        return torch.cat([z, torch.tensor(own.to_numpy())[:, None].float() * 2 - 1], 1)
+        mark = torch.tensor(np.where(own, 1.0, -1.0)).float() * z.shape[1] ** 0.5
+        return torch.cat([z, mark[:, None]], 1)
 
     z = lab.keep(encoding, ("codes",), load)
     return z if told else z[:, :-1]

@@ -186,7 +186,7 @@ def language(
     usual = Encoding(layer=layer)
     levels = [Encoding(layer=i) for i in range(LAYERS + 1)] if profile == "paper" else [usual]
     less = [Encoding(encoder=name, layer=0) for name in ("words", "tfidf")]
-    less += [Encoding(encoder="random", layer=layer)] if profile == "paper" else []
+    less += [Encoding(encoder="random", layer=READ)] if profile == "paper" else []
     runs: list[Stage] = [battery, usual]
     for i, seed in _seeds(sizes.seeds if seeds is None else seeds):
         runs += [Learner(encoding=usual, seed=seed, company=p) for p in company]
@@ -200,8 +200,7 @@ def language(
             Learner(encoding=usual, seed=seed, held_out="patterns"),
         ]
         runs.append(Learner(encoding=usual, seed=seed, labelled="strangers", company=1.0))
-    count = min(sizes.sweep, sizes.seeds if seeds is None else seeds)
-    runs += [Predictions(encoding=e, company=p, first=FIRST, agents=count) for e in levels for p in CHOSEN]
+    runs += [Predictions(encoding=e, company=p, first=FIRST, agents=sizes.sweep) for e in levels for p in CHOSEN]
     return _unique(runs)
 
 

@@ -31,7 +31,7 @@ CONTROLS = {  # what less is known by, as figures call it: where it is found
     "rewards of other events": {"rewards": "shuffled"},
     "told whose event it is": {"variant": "told"},
     "static word vectors": {"layer": 0},
-    "random transformer": {"family": "random"},
+    "random transformer": {"family": "random", "layer": READ},
     "counts of words": {"family": "words", "layer": 0},
     "the same by rarity": {"family": "tfidf", "layer": 0},
 }
