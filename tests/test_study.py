@@ -13,7 +13,7 @@ import torch
 from conftest import tiny_battery, tiny_model, tiny_study
 
 from vicarious import config, episodes, execute, heads, metrics, models, train, world
-from vicarious.paper import chapters, results, studies
+from vicarious.paper import chapters, results, sentences, studies
 from vicarious.paper.chapters import calibration, continuity, misgeneralisation
 from vicarious.pipeline import Workspace
 from vicarious.store import Store
@@ -185,8 +185,10 @@ def tiny(monkeypatch):
     monkeypatch.setitem(studies.PROFILES, "tiny", sizes)
 
 
-def test_all_runs_are_computed_once_and_read_back(tiny, store):
+def test_all_runs_are_computed_once_and_read_back(tiny, store, monkeypatch):
     """The whole study in miniature, and everything that the rules ask of it."""
+    made_up = torch.randn(len(sentences.table()), 8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(sentences, "encode", lambda _: made_up.half())
     runs = studies.everything("tiny")
     assert execute.fill(runs, store, workers=0, device="cpu") == len(runs)
     assert execute.fill(runs, store, workers=0, device="cpu") == 0
@@ -196,7 +198,8 @@ def test_all_runs_are_computed_once_and_read_back(tiny, store):
     assert set(found.gates.family) == {*studies.ENCODERS, *studies.INPUTS, *studies.PRIVILEGED}
     for prediction in (p for p in chapters.PREDICTIONS if p.live):
         for criterion in prediction.criteria:
-            assert criterion.values(found, seed).shape[0] == 1, prediction.id
+            units = 1 if prediction.unit == "agent" else len(sentences.others())
+            assert criterion.values(found, seed).shape[0] == units, prediction.id
     for family in studies.ENCODERS:
         start = found.moved("value", seed, "whole", family)[1][:, 0]
         assert np.isfinite(start).all() and np.isfinite(found.foreseen(seed, family)).all()
@@ -265,6 +268,7 @@ def golden() -> dict:
         "returns": config.Returns(battery=tiny_battery()),
         "simulations": studies.Simulations(studies=20, agents=(10,), resamples=199),
         "foresight": config.Foresight(model=model, episodes=128),
+        "learner": sentences.Learner(encoding=sentences.Encoding(encoder="words", layer=0), seed=911, updates=20),
         "outsider": config.External(data=model.data, algorithm="ppo", steps=200, worlds=4, battery=tiny_battery()),
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -286,6 +290,7 @@ def golden() -> dict:
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
             "foresight": store.read(more["foresight"].address).tables["foresight"]["value"],
             "outsider": store.read(more["outsider"].address).tables["outsiders"]["slope"][::5],
+            "learner": store.read(more["learner"].address).tables["language"]["slope"][::29],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
 

@@ -306,7 +306,7 @@ def encode(model: nn.Module, cfg: config.Battery, scenes: Scenes, data: config.E
 
 @torch.no_grad()
 def respond(heads: nn.Module, codes: CodesOf, ladder: tuple[float, ...]) -> pd.DataFrame:
-    """The tidy table: readout, mover, similarity, valence, contact, phase -> mean and sd over n_scenes."""
+    """The tidy table: readout, mover, similarity, valence, contact, phase -> mean over n_scenes."""
     return pd.concat([_rows(heads(z), mover, s, ladder) for (mover, s), z in codes.items()], ignore_index=True)
 
 
@@ -314,11 +314,11 @@ def _rows(
     out: Tensor, mover: str, s: float, ladder: tuple[float, ...], readouts: tuple[str, ...] = READOUTS
 ) -> pd.DataFrame:
     """out [X, K, n, phases, readouts] -> one row per contact, valence, phase and readout."""
-    mean, sd = out.mean(2).double().cpu().numpy(), out.std(2).double().cpu().numpy()
+    mean = out.mean(2).double().cpu().numpy()
     index = pd.MultiIndex.from_product(
         [CONTACTS, ladder, PHASES, readouts], names=["contact", "valence", "phase", "readout"]
     )
-    frame = pd.DataFrame({"mean": mean.ravel(), "sd": sd.ravel(), "n_scenes": out.shape[2]}, index=index).reset_index()
+    frame = pd.DataFrame({"mean": mean.ravel(), "n_scenes": out.shape[2]}, index=index).reset_index()
     return frame.assign(mover=mover, similarity=s)
 
 

@@ -371,8 +371,8 @@ class External(Evaluated):
 
 
 TABLES = {  # columns of every kind of table; published ones have `address` beside them
-    "responses": "contact valence phase readout mean sd n_scenes mover similarity step",
-    "returns": "contact valence phase readout mean sd n_scenes mover similarity",
+    "responses": "contact valence phase readout mean n_scenes mover similarity step",
+    "returns": "contact valence phase readout mean n_scenes mover similarity",
     "measures": "measure mover similarity value",
     "interventions": "path mover similarity alpha readout slope",
     "ordinary": "readout mover similarity slope error n_frames",
