@@ -236,7 +236,9 @@ class Learner(Stage):
     company: float = Field(0.0, ge=0.0, le=1.0, description="share p of the others' good and bad events that it learns")
     rewards: Literal["own", "shuffled"] = Field("own", description="own reward, or that of another event")
     told: bool = Field(False, description="the code says whether it happens to `I`")
-    labelled: Literal["half", "strangers"] = Field("half", description="others from whose events it learns")
+    labelled: Literal["half", "strangers", "reversal"] = Field(
+        "half", description="others from whose events it learns; reversal: half, in the words of role reversal as well"
+    )
     held_out: Literal["events", "patterns"] = Field(
         "events", description="events it does not learn: any, or all of a pattern"
     )
@@ -272,11 +274,16 @@ class Split:
         chosen = g.permutation(np.unique(unit))[: round(LEARNT * len(np.unique(unit)))]
         learnt = np.isin(unit, chosen)[text.event]
         half = [noun for _, own in nouns.groupby("group") for noun in g.permutation(own.subject)[: len(own) // 2]]
-        labelled = half if cfg.labelled == "half" else list(nouns.subject[nouns.group == "strangers"])
+        labelled = list(nouns.subject[nouns.group == "strangers"]) if cfg.labelled == "strangers" else half
         known, own = text.subject.isin(labelled).to_numpy(), (text.subject == "I").to_numpy()
-        frames = text.form.isin(["plain", *map(str, range(1, len(material()["frames"])))]).to_numpy()
-        mine, theirs = np.flatnonzero(learnt & own & frames), learnt & known & frames
-        neutral = np.flatnonzero(theirs & (text.valence == 0))
+        wordings = ["plain", *map(str, range(1, len(material()["frames"])))]
+        mine, theirs = learnt & own & text.form.isin(wordings), learnt & known & text.form.isin(wordings)
+        if cfg.labelled == "reversal":
+            mine, theirs = (
+                mine | (learnt & known & (text.form == "mine")),
+                theirs | (learnt & known & (text.form == "there")),
+            )
+        mine, neutral = np.flatnonzero(mine), np.flatnonzero(theirs & (text.valence == 0))
         eventful = g.permutation(np.flatnonzero(theirs & (text.valence != 0)))
         some = eventful[: round(cfg.company * len(eventful))]
         reward = text.valence.to_numpy()[mine]

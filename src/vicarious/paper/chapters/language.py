@@ -16,7 +16,7 @@ from pydantic import Field
 from ... import metrics, stats
 from ...config import Stage
 from .. import sentences, studies
-from ..plots import Line, draw
+from ..plots import STYLES, Line, draw
 from ..results import Agents, Results
 from ..sentences import LAYERS, PEOPLE, VALENCES, Learner, Split
 from ..studies import CHOSEN, LABELS, READ, Parameters
@@ -25,6 +25,7 @@ from ..verdicts import rule
 GROUPS = tuple(sentences.material()["others"])
 CLOSENESS = 0.02  # company p at which closeness is read
 PERMUTATIONS = 9999
+ALSO_MINE, ALSO_THEIRS = "mine, another was there", "another's, I was there"  # the same words
 MISSING = 127  # where nobody predicted a sentence of which it learnt nothing
 CONTROLS = {  # what less is known by, as figures call it: where it is found
     "language encoder": {},
@@ -156,9 +157,23 @@ def controls(e: Results, groups: tuple[str, ...]) -> pd.DataFrame:
             "others, learnt events": ask(groups, events="learnt", company=0.0),
             "others, new events": ask(groups, company=0.0),
             "others, p = 1": ask(groups, company=1.0),
-            "whose": _mean(whose(e, seeds, **own, company=0.0)),
+            "own minus other in the same words": _mean(whose(e, seeds, **own, company=0.0)),
         }
     return pd.DataFrame(rows).T
+
+
+def taught_whose(e: Results) -> pd.Series:
+    """Own minus another's event in the same words, in new events with others without labels, for reward models that
+    learnt such sentences of half of the others: whether the codes of a layer say whose event it is; intervals."""
+    found = {}
+    for name, own in {
+        **{f"layer {i}": {"layer": i} for i in range(LAYERS + 1)},
+        "words": CONTROLS["counts of words"],
+    }.items():
+        where = {"labelled": "reversal", "company": 1.0} | own
+        seeds = sorted(e.pick("language", **{"family": "minilm"} | where).seed.unique())
+        found[name] = stats.interval(whose(e, seeds, **where))
+    return pd.Series(found)
 
 
 def _mean(x: np.ndarray) -> float:
@@ -174,21 +189,29 @@ def by_layer(e: Results, groups: tuple[str, ...], name: str) -> pd.DataFrame:
     """By layer, in new events: own slope, rho, and the slopes of own and others' events in the same words; a panel for
     each p."""
     lines, levels = [], np.arange(LAYERS + 1)
+    styles = {name: STYLES["other"], "things": STYLES["nobody"], ALSO_MINE: (STYLES["self"][0], ":")}
+    styles |= {ALSO_THEIRS: (STYLES["other"][0], ":")}
     seeds = sorted(e.pick("language", layer=0, labelled="half", held_out="events", company=0.0).seed.unique())
     for p in CHOSEN:
         ask = {
             "self": lambda **at: mean(e, seeds, None, **at),
             name: lambda **at: mean(e, seeds, groups, **at),
             "things": lambda **at: mean(e, seeds, ("things",), **at),
-            "mine, another was there": lambda **at: mean(e, seeds, form="mine", **at),
-            "another's, I was there": lambda **at: mean(e, seeds, form="there", **at),
+            ALSO_MINE: lambda **at: mean(e, seeds, form="mine", **at),
+            ALSO_THEIRS: lambda **at: mean(e, seeds, form="there", **at),
         }
         lines += [
-            Line(series, levels, np.stack([f(layer=i, company=p) for i in levels], 1), f"p = {p:g}")
+            Line(
+                series,
+                levels,
+                np.stack([f(layer=i, company=p) for i in levels], 1),
+                f"p = {p:g}",
+                style=styles.get(series),
+            )
             for series, f in ask.items()
         ]
     axis = lambda ax: ax.set(xlabel="layer", xticks=levels)  # noqa: E731
-    return draw(lines, "layer", axis=axis, columns=4, size=(2.6, 2.8), label="slope on the event's reward")
+    return draw(lines, "layer", axis=axis, columns=2, size=(4.2, 2.7), label="slope on the event's reward")
 
 
 def by_subject(e: Results, seeds: list[int]) -> pd.DataFrame:
