@@ -129,14 +129,17 @@ ROWS = [
 ]
 
 
+def labelled(seed: int, p: float) -> int:
+    """Good and bad events of others that an agent learns at company p, in sentences."""
+    return len(Split.of(Learner(seed=seed, company=p)).rows) - len(Split.of(Learner(seed=seed)).rows)
+
+
 def half_lives(e: Results, seeds: list[int]) -> pd.DataFrame:
-    """Labelled sentences at which rho of every subject, on average over agents, is half of what it is without any;
+    """Labelled sentences at which rho of every subject, on average over agents, is half of what it is without any:
     subject, group, closeness, labels (NaN: it never falls so far)."""
-    rows = [len(Split.of(Learner(seed=s, company=1.0)).rows) - len(Split.of(Learner(seed=s)).rows) for s in seeds[:1]]
-    levels = np.array(LABELS)
     x = np.stack([np.nanmean(found(e, seeds, GROUPS, company=p), 0) for p in LABELS], 1)
     at = stats.crossing(-x, -x[:, 0] / 2)
-    labels = np.interp(at, np.arange(len(levels)), levels * np.mean(rows))
+    labels = np.interp(at, np.arange(len(LABELS)), np.array(LABELS) * labelled(seeds[0], 1.0))
     return sentences.others().assign(labels=np.where(np.isfinite(at), labels, np.nan))
 
 
