@@ -95,7 +95,7 @@ def test_the_text_says_the_bar_that_decides():
 
 
 def test_every_claim_of_the_first_half_has_a_row_for_each_encoder():
-    rows = {p.id for p in chapters.PREDICTIONS if p.live}
+    rows = {p.id for p in chapters.PREDICTIONS if p.live and not p.id.startswith("L")}
     parts = {"P1a", "P1b", "P1c", "P1d", "P2c", "P2d", "P3", "P3/conduct", "P4/p0", "P4/p.03", "P4/p.1", "F1"}
     parts |= {f"P2{part}/{head}" for part in "ab" for head in ("reward", "value")}
     assert rows == {f"{part}/{encoder}" for part in parts for encoder in ("cells", "flat")}

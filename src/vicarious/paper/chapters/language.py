@@ -99,7 +99,8 @@ def closeness(e: Results, seeds: list[int]) -> np.ndarray:
     x = found(e, seeds, GROUPS, company=CLOSENESS)
     nouns, t = sentences.others(), e.pick("measures", measure="cosine to I", similarity=None, family=None, variant=None)
     cosine = t.drop_duplicates("mover").set_index("mover").value.reindex(nouns.subject)
-    return np.stack([np.nanmean(x, 0), nouns.closeness, cosine], 1)
+    count = np.isfinite(x).sum(0)
+    return np.stack([np.where(count, np.nansum(x, 0) / count.clip(1), np.nan), nouns.closeness, cosine], 1)
 
 
 def partial_rank_correlation(x: np.ndarray) -> np.ndarray:
