@@ -272,7 +272,7 @@ class Slots(Predictive):
         self.first = nn.Parameter(torch.randn(SLOTS, self.size))
         self.norm, self.query = nn.LayerNorm(self.size), nn.Linear(self.size, self.size)
         self.cell = GRU(self.size, self.size)
-        self.onward = mlp(2 * self.size + CODED, cfg.width, self.size)
+        self.onward, self.settled = mlp(2 * self.size + CODED, cfg.width, self.size), nn.LayerNorm(self.size)
         self.asking = nn.Parameter(torch.randn(cells, self.size))
         self.key, self.render = nn.Linear(self.size, self.size), mlp(width, self.channels)
         self.mixed = nn.Linear(self.size, width)
@@ -291,7 +291,8 @@ class Slots(Predictive):
     def _on(self, slots: Tensor, action: Tensor) -> Tensor:
         """Slots [..., S, d] one frame later, each given its own state, the mean of all, and the action [..., A + 1]."""
         shared = torch.cat([slots.mean(-2), action.to(slots.dtype)], -1)[..., None, :]
-        return slots + self.onward(torch.cat([slots, shared.expand(*slots.shape[:-1], -1)], -1)).float()
+        ahead = self.onward(torch.cat([slots, shared.expand(*slots.shape[:-1], -1)], -1)).float()
+        return self.settled(slots + ahead)  # a state that is only added to explodes within some hundred updates
 
     def _seen(self, slots: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Slots [B, S, d] that compete for the cells of a frame, key and value [B, N, d]."""
