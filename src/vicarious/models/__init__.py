@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import config, episodes, world
 from ..train import fit, stacks
-from .base import ENCODERS, Recurrent, WorldModel
+from .base import ENCODERS, Recurrent, WorldModel, decoder
 from .controls import PCA, Disjoint, EndToEnd, Oracle, Pixels
 from .families import JEPA, RSSM, VAE, Slots, Transformer
 
@@ -204,7 +204,8 @@ def foresight(cfg: config.Foresight, model: WorldModel, device: str = "cpu") -> 
     g, appearance = world.generator(data.seed, "foresight", device), world.appearance(data.world, data.seed, device)
     obs, prev_action, states = episodes.draw(data, cfg.episodes, g, appearance)
     seen = episodes.outlook(data.world, states)
-    expected = expected_bodies(model, data.world, obs, prev_action, states[0])[seen.episode, seen.frame]
+    read = nn.Identity() if model.foresees_frames else readout(cfg.model, model, device)
+    expected = expected_bodies(model, data.world, obs, prev_action, states[0], read)[seen.episode, seen.frame]
     bodies = world.bodies(states[0].angle, appearance)[seen.episode, None]  # [R, 1, appearance]
     wrong = (expected - seen.there[..., None] * bodies).square().sum((1, 2))
     rows = {"place": float(wrong[seen.seeks].mean()), "place_all": float(wrong.mean())}
@@ -213,13 +214,29 @@ def foresight(cfg: config.Foresight, model: WorldModel, device: str = "cpu") -> 
     return pd.DataFrame(rows.items(), columns=["measure", "value"])
 
 
+@torch.enable_grad()
+def readout(cfg: config.Model, model: WorldModel, device: str = "cpu") -> nn.Module:
+    """A decoder of the next frame from the code that a model foresees, fitted to `HELD_OUT` episodes of its world."""
+    data = episodes.collect(cfg.data, device, "readout", HELD_OUT)
+    with torch.no_grad():
+        ahead = model.foresee(encode(model, data.obs, data.prev_action), data.prev_action)
+    net = decoder(cfg, data.obs.shape[-1], ahead.shape[-1]).to(device)
+    index = torch.randint(len(ahead), (cfg.updates, 1, cfg.batch), generator=world.generator(cfg.data.seed, "readout"))
+    loss = lambda net, z, obs: model.error(net(z), obs).mean()  # noqa: E731
+    fit([net], loss, lambda rows: [[ahead[rows[0]]], [data.obs[rows[0], 1:]]], index, cfg.rate, cfg.weight_decay)
+    return net
+
+
 @torch.no_grad()
 def expected_bodies(
-    model: WorldModel, cfg: config.World, obs: Tensor, prev_action: Tensor, first: world.State
+    model: WorldModel, cfg: config.World, obs: Tensor, prev_action: Tensor, first: world.State, read: nn.Module
 ) -> Tensor:
     """What a model expects of the channels of bodies in every cell of the other's chamber in the next frame
-    [B, T - 1, N, appearance], own actions given; first: the state of the first frame."""
-    n, z = cfg.size, encode(model, obs, prev_action)
-    ahead = model.predict(z[:, :-1], prev_action[:, 1:]).unflatten(-1, (*world.grid(cfg), -1))[..., : cfg.appearance]
+    [B, T - 1, N, appearance], own actions given.
+
+    first: the state of the first frame; read: decodes what the model foresees, where it does not itself.
+    """
+    n, ahead = cfg.size, read(model.foresee(encode(model, obs, prev_action), prev_action))
+    ahead = ahead.unflatten(-1, (*world.grid(cfg), -1))[..., : cfg.appearance]
     right = (first.side == 0)[:, None, None, None, None]
     return torch.where(right, ahead[..., n + 1 :, :], ahead[..., :n, :]).flatten(2, 3)

@@ -129,11 +129,13 @@ def decoder(cfg: config.Model, features: int, inputs: int) -> nn.Module:
 class WorldModel(nn.Module):
     """What the training loop asks of a family.
 
-    learns: whether there is anything to train by an objective; noise: uniform numbers that it takes for every frame it
-    learns from; weight [F]: of errors in every channel of every cell, `cfg.bodies` in those of bodies and expression.
+    learns: whether there is anything to train by an objective; foresees_frames: whether `foresee` gives frames, and not
+    codes; noise: uniform numbers that it takes for every frame it learns from; weight [F]: of errors in every channel
+    of every cell, `cfg.bodies` in those of bodies and expression.
     """
 
     learns: bool = True
+    foresees_frames: bool = True
     noise: int = 0
 
     def __init__(self, cfg: config.Model, features: int):
@@ -145,6 +147,11 @@ class WorldModel(nn.Module):
     def error(self, guess: Tensor, obs: Tensor) -> Tensor:
         """Weighted squared error [...] of frames [..., F], summed over channels and cells."""
         return ((guess.float() - obs).square() * self.weight).sum(-1)
+
+    def foresee(self, z: Tensor, prev_action: Tensor) -> Tensor:
+        """What is expected of o_{t+1} [B, T - 1, F], or of its code [B, T - 1, D], given codes z [B, T, D] up to t and
+        the own action that follows."""
+        raise NotImplementedError
 
 
 class Predictive(WorldModel):
@@ -162,6 +169,9 @@ class Predictive(WorldModel):
     def predict(self, z: Tensor, action: Tensor) -> Tensor:
         """z [..., D] and actions [...] coded as previous actions, 0 where not shown -> o_{t+1} [..., F]."""
         return self.predictor(torch.cat([z, coded(action, z)], -1))
+
+    def foresee(self, z: Tensor, prev_action: Tensor) -> Tensor:
+        return self.predict(z[:, :-1], prev_action[:, 1:])
 
     def losses(
         self, obs: Tensor, prev_action: Tensor, shown: Tensor | None = None, z: Tensor | None = None

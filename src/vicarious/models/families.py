@@ -21,6 +21,7 @@ SIGREG = 0.1  # of SIGReg against the squared error of prediction
 KNOTS, REACH = 17, 3.0  # points at which characteristic functions are compared, and the largest of them
 SLICES = 32  # directions drawn for every update
 CLASSES = 4  # of each categorical variable
+SAMPLES = 16  # of the prior, over which an expectation is taken
 UNIMIX = 0.01  # share of the uniform distribution in every categorical one
 RSSM_KL = 0.02  # weight against squared error: that of observations with a standard deviation of .1
 DYNAMICS, REPRESENTATION = 5.0, 0.1  # balance: the prior is to learn from the posterior, and hardly the reverse
@@ -45,6 +46,8 @@ def sigreg(z: Tensor, slices: Tensor) -> Tensor:
 
 class JEPA(WorldModel):
     """z_t is an embedding of o_t alone, such that a recurrent predictor can tell the next one; there is no decoder."""
+
+    foresees_frames = False
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__(cfg, features)
@@ -75,6 +78,9 @@ class JEPA(WorldModel):
             drawn = torch.special.ndtri(given.flatten(0, 1)[: z.shape[-1]])
         regular = sigreg(z.flatten(0, 1), F.normalize(drawn, dim=0))
         return {"prediction": prediction, "sigreg": (SIGREG * regular).expand_as(prediction)}
+
+    def foresee(self, z: Tensor, prev_action: Tensor) -> Tensor:
+        return self.dynamics(z[:, :-1], prev_action[:, 1:])
 
     def imagine(self, obs: Tensor, prev_action: Tensor, actions: Tensor) -> Tensor:
         """Codes [B, H, D] of H frames that follow obs [B, T, F], unseen: actions [B, H], coded as previous actions."""
@@ -155,6 +161,14 @@ class RSSM(WorldModel):
             "representation": RSSM_KL * REPRESENTATION * kl_categorical(post, prior.detach()).clamp(min=FREE),
         }
 
+    def foresee(self, z: Tensor, prev_action: Tensor) -> Tensor:
+        """The mean of what is decoded from `SAMPLES` of the prior's, always by the same noise."""
+        h, s = z[:, :-1].split([self.latent, self.stochastic], -1)
+        h = self._next(h.float(), s, coded(prev_action[:, 1:], s))
+        log_p, g = self._log(self.prior(h)), world.generator(0, "foresee", z.device)
+        noise = torch.rand(SAMPLES, *s.shape, generator=g, device=z.device).clamp(min=1e-6)
+        return sum(self.decoder(torch.cat([h, self._pick(log_p, own)], -1)) for own in noise) / SAMPLES
+
     def imagine(self, obs: Tensor, prev_action: Tensor, actions: Tensor) -> Tensor:
         """Codes [B, H, D + S] of H frames that follow obs [B, T, F], unseen: sampled from the prior, always by the same
         noise.  actions [B, H], coded as previous actions."""
@@ -180,6 +194,8 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 class VAE(WorldModel):
     """z_t is the posterior mean of a variational autoencoder of o_t alone; time is known to the predictor only."""
+
+    foresees_frames = False
 
     def __init__(self, cfg: config.Model, features: int):
         super().__init__(cfg, features)
@@ -215,6 +231,9 @@ class VAE(WorldModel):
             "kl": VAE_KL * kl_to_standard_normal(mean, log_var).sum(-1),
             "prediction": F.pad(ahead, (0, 1)),
         }
+
+    def foresee(self, z: Tensor, prev_action: Tensor) -> Tensor:
+        return self.dynamics(z[:, :-1], prev_action[:, 1:]).chunk(2, -1)[0]
 
     def imagine(self, obs: Tensor, prev_action: Tensor, actions: Tensor) -> Tensor:
         """Codes [B, H, D] of H frames that follow obs [B, T, F], unseen: actions [B, H], coded as previous actions."""
@@ -272,7 +291,7 @@ class Slots(Predictive):
         self.first = nn.Parameter(torch.randn(SLOTS, self.size))
         self.norm, self.query = nn.LayerNorm(self.size), nn.Linear(self.size, self.size)
         self.cell = GRU(self.size, self.size)
-        self.onward, self.settled = mlp(2 * self.size + CODED, cfg.width, self.size), nn.LayerNorm(self.size)
+        self.onward = mlp(2 * self.size + CODED, cfg.width, self.size)
         self.asking = nn.Parameter(torch.randn(cells, self.size))
         self.key, self.render = nn.Linear(self.size, self.size), mlp(width, self.channels)
         self.mixed = nn.Linear(self.size, width)
@@ -290,9 +309,9 @@ class Slots(Predictive):
 
     def _on(self, slots: Tensor, action: Tensor) -> Tensor:
         """Slots [..., S, d] one frame later, each given its own state, the mean of all, and the action [..., A + 1]."""
-        shared = torch.cat([slots.mean(-2), action.to(slots.dtype)], -1)[..., None, :]
-        ahead = self.onward(torch.cat([slots, shared.expand(*slots.shape[:-1], -1)], -1)).float()
-        return self.settled(slots + ahead)  # a state that is only added to explodes within some hundred updates
+        now = self.norm(slots)  # what is added to a state must not grow with it, or it explodes within 500 updates
+        shared = torch.cat([now.mean(-2), action.to(now.dtype)], -1)[..., None, :]
+        return slots + self.onward(torch.cat([now, shared.expand(*now.shape[:-1], -1)], -1)).float()
 
     def _seen(self, slots: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Slots [B, S, d] that compete for the cells of a frame, key and value [B, N, d]."""
