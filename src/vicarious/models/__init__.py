@@ -41,6 +41,7 @@ FAMILIES.remove("flat/slots")  # slots attend to cells
 FRESH = 20  # updates between which new episodes are drawn, on CUDA more
 HELD_OUT = 1024  # episodes of held-out losses, the same whatever a model has learnt from
 FITTED = 1024  # episodes to which principal components are fitted
+READ_OUT = 8192  # episodes to which a decoder of foreseen codes is fitted
 
 
 def build(cfg: config.Model) -> WorldModel:
@@ -216,8 +217,8 @@ def foresight(cfg: config.Foresight, model: WorldModel, device: str = "cpu") -> 
 
 @torch.enable_grad()
 def readout(cfg: config.Model, model: WorldModel, device: str = "cpu") -> nn.Module:
-    """A decoder of the next frame from the code that a model foresees, fitted to `HELD_OUT` episodes of its world."""
-    data = episodes.collect(cfg.data, device, "readout", HELD_OUT)
+    """A decoder of the next frame from the code that a model foresees, fitted to `READ_OUT` episodes of its world."""
+    data = episodes.collect(cfg.data, device, "readout", READ_OUT)
     with torch.no_grad():
         ahead = model.foresee(encode(model, data.obs, data.prev_action), data.prev_action)
     net = decoder(cfg, data.obs.shape[-1], ahead.shape[-1]).to(device)
