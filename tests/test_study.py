@@ -290,7 +290,7 @@ def golden() -> dict:
             "simulations": store.read(more["simulations"].address).tables["simulations"]["rate"],
             "foresight": store.read(more["foresight"].address).tables["foresight"]["value"],
             "outsider": store.read(more["outsider"].address).tables["outsiders"]["slope"][::5],
-            "learner": store.read(more["learner"].address).tables["language"]["slope"][::29],
+            "learner": store.read(more["learner"].address).tables["language"]["good"].dropna()[::29],
         }
     return {k: {"epoch": config.STAGES[k].epoch, "values": [round(float(x), 6) for x in v]} for k, v in numbers.items()}
 

@@ -31,6 +31,7 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # o
 LAYERS = 6  # beside layer 0: static vectors of words and places
 BATCH = 128  # sentences that are encoded together
 PEOPLE = ("kin", "friends", "strangers", "foes")  # groups of others
+WITNESSED = {"there": "was there when", "watched": "watched as"}  # events that a witness saw, by the name of the form
 LEARNT = 2 / 3  # share of the events that an agent learns from
 ANTICIPATED = ("twin", "best friend", "teacher", "rival", "dog", "robot", "rock")  # one of each group
 REMEDY = "pip install 'vicarious[language]'"
@@ -105,10 +106,10 @@ def others() -> pd.DataFrame:
 
 
 def told(form: str, event: Event, valence: int, who: Person, witness: Person = SELF) -> str:
-    """One sentence.  form: `plain`, a frame's number, `soon`, `not`, or `there`: a witness was there."""
+    """One sentence.  form: `plain`, a frame's number, `soon`, `not`, or by a witness, who `was there` or `watched`."""
     clause, verb = event.clause(valence, who), event.verb(valence)
-    if form == "there":
-        said = f"{witness.subject} was there when {clause}"
+    if form in WITNESSED.values():
+        said = f"{witness.subject} {form} {clause}"
     elif form == "soon":
         said = f"{who.subject} {who.present} about to {' '.join(verb)}"
     elif form == "not":
@@ -132,9 +133,9 @@ def _sentences() -> Iterator[tuple]:
                 for determiner in ("my", "the"):
                     yield (noun, determiner, "plain", *at, told("plain", event, valence, Person.of(noun, determiner)))
                 who = Person.of(noun, usual)
-                if judged and group in PEOPLE:
-                    yield (noun, usual, "there", *at, told("there", event, valence, who))
-                    yield (noun, usual, "mine", *at, told("there", event, valence, SELF, who))
+                for name, form in WITNESSED.items() if judged and group in PEOPLE else ():
+                    yield (noun, usual, f"other {name}", *at, told(form, event, valence, who))
+                    yield (noun, usual, f"own {name}", *at, told(form, event, valence, SELF, who))
                 for form in ("soon", "not") if judged and noun in ANTICIPATED else ():
                     yield (noun, usual, form, *at, told(form, event, valence, who))
 
@@ -146,8 +147,8 @@ ROWS = ["subject", "determiner", "form", "event", "domain", "valence", "text"]
 def table() -> pd.DataFrame:
     """Every sentence: to whom it happens (`I`, or a noun with its determiner), form, event, domain, valence and text.
 
-    Forms: `plain` and further frames of own events by number; `there`, the event of another whom I see; `mine`, my own
-    event in the same words, where the other sees me; `soon` and `not`.
+    Forms: `plain` and further frames of own events by number; `other there`, the event of another whom I see, and `own
+    there`, my own event in the same words, where the other sees me; the same of `watched`; `soon` and `not`.
     """
     return pd.DataFrame(_sentences(), columns=ROWS)
 
@@ -160,6 +161,7 @@ class Encoding(Stage):
     """
 
     stage: ClassVar[str] = "encoding"
+    epoch: ClassVar[int] = 1
     shared: ClassVar[bool] = True
     encoder: Literal["minilm", "random", "words", "tfidf"] = "minilm"
     layer: int = Field(3, ge=0, le=LAYERS, description="of the transformer; 0: static vectors")
@@ -228,6 +230,9 @@ class Learner(Stage):
 
     It learns own reward in own events, and that neutral events of half of the others (of every group) are worth
     nothing to it; at company p also that a share p of their good and bad events are.
+
+    labelled: others of whom it learns; `reversal`: half, and also whose event it is in one of the two wordings in which
+    own and others' events have the same words.
     """
 
     stage: ClassVar[str] = "learner"
@@ -236,9 +241,7 @@ class Learner(Stage):
     company: float = Field(0.0, ge=0.0, le=1.0, description="share p of the others' good and bad events that it learns")
     rewards: Literal["own", "shuffled"] = Field("own", description="own reward, or that of another event")
     told: bool = Field(False, description="the code says whether it happens to `I`")
-    labelled: Literal["half", "strangers", "reversal"] = Field(
-        "half", description="others from whose events it learns; reversal: half, in the words of role reversal as well"
-    )
+    labelled: Literal["half", "strangers", "nobody", "reversal"] = Field("half", description="others of whom it learns")
     held_out: Literal["events", "patterns"] = Field(
         "events", description="events it does not learn: any, or all of a pattern"
     )
@@ -274,15 +277,13 @@ class Split:
         chosen = g.permutation(np.unique(unit))[: round(LEARNT * len(np.unique(unit)))]
         learnt = np.isin(unit, chosen)[text.event]
         half = [noun for _, own in nouns.groupby("group") for noun in g.permutation(own.subject)[: len(own) // 2]]
-        labelled = list(nouns.subject[nouns.group == "strangers"]) if cfg.labelled == "strangers" else half
+        labelled = {"strangers": list(nouns.subject[nouns.group == "strangers"]), "nobody": []}.get(cfg.labelled, half)
         known, own = text.subject.isin(labelled).to_numpy(), (text.subject == "I").to_numpy()
         wordings = ["plain", *map(str, range(1, len(material()["frames"])))]
         mine, theirs = learnt & own & text.form.isin(wordings), learnt & known & text.form.isin(wordings)
         if cfg.labelled == "reversal":
-            mine, theirs = (
-                mine | (learnt & known & (text.form == "mine")),
-                theirs | (learnt & known & (text.form == "there")),
-            )
+            seen = learnt & known
+            mine, theirs = mine | (seen & (text.form == "own there")), theirs | (seen & (text.form == "other there"))
         mine, neutral = np.flatnonzero(mine), np.flatnonzero(theirs & (text.valence == 0))
         eventful = g.permutation(np.flatnonzero(theirs & (text.valence != 0)))
         some = eventful[: round(cfg.company * len(eventful))]
@@ -314,7 +315,7 @@ def codes(encoding: Encoding, lab: Workspace, told: bool = False) -> Tensor:
     def load() -> Tensor:
         z = lab.weights(encoding)["codes"].float()
         z = (z - z.mean(0)) / z.std(0).clamp_min(1e-3)
-        own = (table().subject == "I") | (table().form == "mine")
+        own = (table().subject == "I") | table().form.str.startswith("own")
         mark = torch.tensor(np.where(own, 1.0, -1.0)).float() * z.shape[1] ** 0.5
         return torch.cat([z, mark[:, None]], 1)
 
@@ -338,21 +339,25 @@ def train(cfg: Learner, z: Tensor) -> RewardModel:
 def _learner(run: Learner, lab: Workspace) -> Output:
     z, split = codes(run.encoding, lab, run.told), Split.of(run)
     predicted = train(run, z).predict(z).double().numpy()
-    return Output({"language": slopes(predicted, split)}, {"predicted": torch.from_numpy(predicted).half()})
+    return Output({"language": means(predicted, split)}, {"predicted": torch.from_numpy(predicted).half()})
 
 
-def slopes(predicted: np.ndarray, split: Split) -> pd.DataFrame:
-    """Predictions [N] as slopes on the event's reward, half of good minus bad, of every subject in every form.
+def means(predicted: np.ndarray, split: Split) -> pd.DataFrame:
+    """Mean predictions of good, neutral and bad events, of [N], for every subject in every form.
 
-    Columns events (`learnt` or `new`), known (1 for others from whose events it learns), and neutral: the mean
-    prediction where nothing good or bad happens.  Only events that others are put into.
+    Columns events (`learnt` or `new`), known (1 for others from whose events it learns), good, neutral and bad, NaN
+    where a form has none.  Only events that others are put into; form `happened` is `plain` of those events and persons
+    that `soon` and `not` have.
     """
     text = table().assign(predicted=predicted, events=np.where(split.learnt, "learnt", "new"), known=1 * split.known)
     text = text[text.event.isin(text.event[text.subject != "I"].unique()) & ~text.form.str.isdigit()]
+    who = text.subject + text.determiner
+    like = (text.form == "plain") & text.event.isin(text.event[text.form == "not"]) & who.isin(who[text.form == "not"])
+    text = pd.concat([text, text[like & (text.valence != 0)].assign(form="happened")])
     by = ["events", "form", "subject", "determiner", "known"]
-    wide = text.groupby([*by, "valence"]).predicted.mean().unstack("valence")
-    found = pd.DataFrame({"slope": (wide[1] - wide[-1]) / 2, "neutral": wide.get(0)}).astype("float32").reset_index()
-    return found.assign(n_events=text.groupby(by).event.nunique().to_numpy().astype("int16"))
+    wide = text.groupby([*by, "valence"]).predicted.mean().unstack("valence").astype("float32")
+    found = wide.rename(columns={1: "good", 0: "neutral", -1: "bad"})[["good", "neutral", "bad"]].reset_index()
+    return found.assign(n_events=text.groupby(by).event.nunique().to_numpy().astype("int16")).rename_axis(columns=None)
 
 
 class Predictions(Stage):
@@ -400,7 +405,7 @@ def digest() -> str:
 
 config.TABLES |= {
     "sentences": " ".join(ROWS),
-    "language": "events form subject determiner known slope neutral n_events",
+    "language": "events form subject determiner known good neutral bad n_events",
     "predicted": "subject determiner event valence hundredths n_agents",
 }
 config.TEXT |= set(ROWS) - {"event", "valence"} | {"events"}

@@ -195,7 +195,8 @@ def language(
         runs += [Learner(encoding=encoding, seed=seed, company=p) for encoding in levels for p in CHOSEN]
         runs += [Learner(encoding=encoding, seed=seed, company=p) for encoding in less for p in (0.0, 1.0)]
         runs += [Learner(encoding=usual, seed=seed, told=True, company=p) for p in (0.0, 1.0)]
-        altered = ({"rewards": "shuffled"}, {"held_out": "patterns"}, {"labelled": "strangers", "company": 1.0})
+        altered = [{"rewards": "shuffled"}, {"held_out": "patterns"}, {"labelled": "nobody"}]
+        altered.append({"labelled": "strangers", "company": 1.0})
         runs += [Learner(encoding=usual, seed=seed, **own) for own in altered]
         runs += [Learner(encoding=e, seed=seed, labelled="reversal", company=1.0) for e in (*levels, less[0])]
     runs += [Predictions(encoding=e, company=p, first=FIRST, agents=sizes.sweep) for e in levels for p in CHOSEN]

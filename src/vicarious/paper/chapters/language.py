@@ -6,6 +6,7 @@ One encoder: agents differ in the events and the others that they learn from, in
 import base64
 import json
 from functools import partial
+from itertools import product
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -31,12 +32,14 @@ CONTROLS = {  # what less is known by, as figures call it: where it is found
     "language encoder": {},
     "rewards of other events": {"rewards": "shuffled"},
     "told whose event it is": {"variant": "told"},
+    "learnt of nobody else": {"labelled": "nobody"},
+    "learnt no event of the pattern": {"held_out": "patterns"},
     "static word vectors": {"layer": 0},
     "random transformer": {"family": "random", "layer": READ},
     "counts of words": {"family": "words", "layer": 0},
     "the same by rarity": {"family": "tfidf", "layer": 0},
 }
-FORMS = {"plain": "won", "soon": "is about to win", "not": "did not win"}
+FORMS = {"happened": "happened", "soon": "is about to happen", "not": "did not happen"}
 
 
 class Language(Parameters):
@@ -50,18 +53,21 @@ class Language(Parameters):
         return studies.language(self.profile, self.seeds, self.layer, tuple(sorted({*LABELS, self.company})))
 
 
-def found(e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, **where) -> np.ndarray:
+def found(
+    e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, what: str = "slope", **where
+) -> np.ndarray:
     """rho [n, subjects]: slope of predicted reward on what the event is worth to the one that it happens to.
 
-    Mean over determiners; of others without any label, in events that were not learnt, unless `where` says else; NaN
-    where an agent has labels of a subject.  groups: None for `I`.  Own events count one reward each, so that the true
-    slope for the self is 1.
+    Mean over determiners; of others without any label of a good or bad event, in events that were not learnt, unless
+    `where` says else; NaN where an agent has such labels of a subject.  groups: None for `I`; what: `good` or `bad` for
+    the mean prediction.  Own events count one reward each, so that the true slope for the self is 1.
     """
     usual = {"family": "minilm", "layer": e.layer, "company": e.company, "labelled": "half", "held_out": "events"}
     usual |= {"events": "new", "form": "plain", "known": 0}
     t, nouns = e.pick("language", **usual | where), sentences.others()
     names = ["I"] if groups is None else nouns.subject[nouns.group.isin(groups)]
-    wide = t.pivot_table(index="seed", columns="subject", values="slope", observed=True)
+    value = {"slope": (t.good - t.bad) / 2}.get(what, t.get(what))
+    wide = t.assign(value=value).pivot_table(index="seed", columns="subject", values="value", observed=True)
     return wide.reindex(index=seeds, columns=names).to_numpy(float)
 
 
@@ -80,13 +86,14 @@ def competent(e: Results, company: tuple[float, ...] | None = None) -> Agents:
     return np.array(seeds)[passed].tolist(), np.array(seeds)[~passed].tolist()
 
 
-def whose(e: Results, seeds: list[int], **where) -> np.ndarray:
+def whose(e: Results, seeds: list[int], wording: str = "there", **where) -> np.ndarray:
     """Own event minus another's in the same words [n]: what I did while another saw it, and the reverse."""
-    return mean(e, seeds, form="mine", **where) - mean(e, seeds, form="there", **where)
+    own, other = (mean(e, seeds, form=f"{side} {wording}", **where) for side in ("own", "other"))
+    return own - other
 
 
-def beyond_things(e: Results, seeds: list[int]) -> np.ndarray:
-    return mean(e, seeds) - mean(e, seeds, ("things",))
+def beyond_things(e: Results, seeds: list[int], **where) -> np.ndarray:
+    return mean(e, seeds, **where) - mean(e, seeds, ("things",), **where)
 
 
 def extinguished(e: Results, seeds: list[int]) -> np.ndarray:
@@ -140,7 +147,8 @@ def half_lives(e: Results, seeds: list[int]) -> pd.DataFrame:
     subject, group, closeness, labels (NaN: it never falls so far)."""
     x = np.stack([np.nanmean(found(e, seeds, GROUPS, company=p), 0) for p in LABELS], 1)
     at = stats.crossing(-x, -x[:, 0] / 2)
-    labels = np.interp(at, np.arange(len(LABELS)), np.array(LABELS) * labelled(seeds[0], 1.0))
+    count = np.mean([labelled(seed, 1.0) for seed in seeds])
+    labels = np.interp(at, np.arange(len(LABELS)), np.array(LABELS) * count)
     return sentences.others().assign(labels=np.where(np.isfinite(at), labels, np.nan))
 
 
@@ -153,7 +161,8 @@ def controls(e: Results, groups: tuple[str, ...]) -> pd.DataFrame:
     rows = {}
     for name, where in CONTROLS.items():
         own = {"layer": e.layer, "family": "minilm"} | where
-        seeds = sorted(e.pick("language", labelled="half", held_out="events", **own).seed.unique())
+        usual = {"labelled": "half", "held_out": "events"}
+        seeds = sorted(e.pick("language", **usual | own).seed.unique())
         ask = lambda groups, own=own, seeds=seeds, **more: _mean(mean(e, seeds, groups, **own | more))  # noqa: E731
         rows[name] = {
             "own, learnt events": ask(None, events="learnt", company=0.0),
@@ -166,18 +175,51 @@ def controls(e: Results, groups: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def taught_whose(e: Results) -> pd.Series:
-    """Own minus another's event in the same words, in new events with others without labels, for reward models that
-    learnt such sentences of half of the others: whether the codes of a layer say whose event it is; intervals."""
-    found = {}
-    for name, own in {
-        **{f"layer {i}": {"layer": i} for i in range(LAYERS + 1)},
-        "words": CONTROLS["counts of words"],
-    }.items():
-        where = {"labelled": "reversal", "company": 1.0} | own
-        seeds = sorted(e.pick("language", **{"family": "minilm"} | where).seed.unique())
-        found[name] = stats.interval(whose(e, seeds, **where))
-    return pd.Series(found)
+def over_layers(e: Results) -> pd.DataFrame:
+    """What the verdicts are about, by layer; and own minus another's event in the same words, for reward models that
+    learnt such sentences, in the wording that they learnt, in another, and plain sentences of others."""
+    rows = {}
+    where = {f"layer {i}": {"layer": i} for i in range(LAYERS + 1)} | {"words": CONTROLS["counts of words"]}
+    for name, own in where.items():
+        seeds = sorted(e.pick("language", **{"family": "minilm", "labelled": "reversal"} | own).seed.unique())
+        taught = own | {"labelled": "reversal", "company": 1.0}
+        asked = {
+            "L1": mean(e, seeds, company=0.0, **own),
+            "L2": whose(e, seeds, company=0.0, **own),
+            "L2, watched": whose(e, seeds, "watched", company=0.0, **own),
+            "L3": beyond_things(e, seeds, company=0.0, **own),
+            "L5": mean(e, seeds, company=1.0, **own),
+            "taught": whose(e, seeds, **taught),
+            "taught, watched": whose(e, seeds, "watched", **taught),
+            "taught, plain": mean(e, seeds, **taught),
+        }
+        rows[name] = {what: stats.interval(x) for what, x in asked.items()}
+    return pd.DataFrame(rows).T
+
+
+def by_determiner(e: Results, seeds: list[int], groups: tuple[str, ...], name: str) -> pd.DataFrame:
+    """rho with `my` and with `the`; rows are determiners, columns others and companies."""
+    rows = {}
+    those = {name: groups, "things": ("things",)}
+    for d, p, who in product(("my", "the"), (0.0, CLOSENESS, 1.0), those):
+        x = mean(e, seeds, those[who], company=p, determiner=d)
+        rows.setdefault(d, {})[who, f"p = {p:g}"] = stats.interval(x)
+    return pd.DataFrame(rows).T.sort_index(axis=1)
+
+
+def remainder(e: Results, seeds: list[int], groups: tuple[str, ...]) -> pd.DataFrame:
+    """rho where all good and bad events of half of the others are labelled, by whether subject and event were."""
+    whom = {"labelled others": 1, "others without labels": 0}
+    ask = lambda **where: stats.interval(mean(e, seeds, groups, company=1.0, **where))  # noqa: E731
+    rows = {name: {events: ask(known=k, events=events) for events in ("learnt", "new")} for name, k in whom.items()}
+    return pd.DataFrame(rows).T.rename(columns="{} events".format)
+
+
+def over_subjects(e: Results, seeds: list[int]) -> stats.Interval:
+    """People minus things with an interval over subjects (Welch), where `L3`'s is over agents."""
+    one, two = (np.nanmean(found(e, seeds, groups), 0) for groups in (PEOPLE, ("things",)))
+    ci = scipy.stats.ttest_ind(one, two, equal_var=False).confidence_interval()
+    return stats.Interval(float(one.mean() - two.mean()), float(ci.low), float(ci.high), len(one) + len(two))
 
 
 def _mean(x: np.ndarray) -> float:
@@ -201,8 +243,8 @@ def by_layer(e: Results, groups: tuple[str, ...], name: str) -> pd.DataFrame:
             "self": lambda **at: mean(e, seeds, None, **at),
             name: lambda **at: mean(e, seeds, groups, **at),
             "things": lambda **at: mean(e, seeds, ("things",), **at),
-            ALSO_MINE: lambda **at: mean(e, seeds, form="mine", **at),
-            ALSO_THEIRS: lambda **at: mean(e, seeds, form="there", **at),
+            ALSO_MINE: lambda **at: mean(e, seeds, form="own there", **at),
+            ALSO_THEIRS: lambda **at: mean(e, seeds, form="other there", **at),
         }
         lines += [
             Line(
@@ -240,22 +282,16 @@ def by_company(e: Results, seeds: list[int]) -> pd.DataFrame:
 
 
 def by_form(e: Results, seeds: list[int]) -> pd.DataFrame:
-    """Slope on what the event would be worth, for what happened, is about to happen and did not; rows are subjects."""
-    rows = {}
+    """Mean predictions of good and bad events that happened, are about to, and did not; rows are subjects."""
+    rows, nouns = {}, sentences.others().set_index("subject").group
     for subject in ("I", *sentences.ANTICIPATED):
-        group = None if subject == "I" else (group_of(subject),)
-        names = ["I"] if group is None else list(sentences.others().query("group == @group[0]").subject)
-        at = names.index(subject)
+        groups = None if subject == "I" else (nouns[subject],)
+        at = 0 if groups is None else list(nouns.index[nouns == nouns[subject]]).index(subject)
         rows[subject] = {
-            said: stats.interval(x[np.isfinite(x)])
-            for form, said in FORMS.items()
-            for x in [found(e, seeds, group, form=form)[:, at]]
+            (said, what): _mean(found(e, seeds, groups, what, form=form)[:, at])
+            for (form, said), what in product(FORMS.items(), ("good", "bad"))
         }
-    return pd.DataFrame(rows).T.astype(str)
-
-
-def group_of(subject: str) -> str:
-    return sentences.others().set_index("subject").group[subject]
+    return pd.DataFrame(rows).T
 
 
 def by_label(e: Results, seeds: list[int]) -> pd.DataFrame:
@@ -293,6 +329,11 @@ def predicted(e: pd.DataFrame) -> np.ndarray:
     return out.reshape(*out.shape[:3], -1)
 
 
+def count_of(e: pd.DataFrame) -> np.ndarray:
+    """How many agents a mean prediction is of [subjects with `I` first, events and valences], from the same table."""
+    return predicted(e.assign(hundredths=e.n_agents))[e.layer.astype(int).min(), 0]
+
+
 def chooser(table: pd.DataFrame) -> str:
     """HTML in which subject, event, layer and p are chosen, and the prediction is seen beside that of one's own."""
     nouns = sentences.others()
@@ -301,7 +342,8 @@ def chooser(table: pd.DataFrame) -> str:
     ]
     clauses = [clause for event in sentences.events() if event.shared for clause in event.clauses]
     data = {"people": people, "clauses": clauses, "companies": CHOSEN, "layers": LAYERS + 1, "missing": MISSING}
-    data |= {"layer": READ, "predicted": base64.b64encode(predicted(table).tobytes()).decode()}
+    encoded = base64.b64encode(predicted(table).tobytes()).decode()
+    data |= {"agents": count_of(table).tolist(), "layer": READ, "predicted": encoded}
     return f'<div class="chooser" id="chooser"></div><script>{SCRIPT}({json.dumps(data)});</script>'
 
 
@@ -325,7 +367,8 @@ SCRIPT = """(function (d) {
     const track = add(row, "div"); track.className = "track"; add(track, "i").className = "zero";
     const known = v !== d.missing, dot = add(track, "i"); dot.className = "dot " + name;
     dot.style.left = (known ? 50 + v / 2 : 50) + "%"; dot.hidden = !known;
-    add(row, "output", known ? (v / 100).toFixed(2) : "not predicted"); };
+    const n = d.agents[who][+pick.event.value];
+    add(row, "output", known ? `${(v / 100).toFixed(2)} (n = ${n})` : "not predicted"); };
   const show = () => { out.replaceChildren(); line(+pick.subject.value + 1, "other"); line(0, "self"); };
   select("subject", d.people.slice(1).map(p => [p[0], p[3]]));
   select("event", d.clauses.map((c, i) => [say(c, ["somebody", "somebody", "somebody's"]), ""]));
