@@ -246,3 +246,20 @@ def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
     runs = [tiny_battery(), config.Responses(heads=heads, battery=tiny_battery())]
     execute.fill(runs, store, workers=0, device="cpu")
     assert set(store.read(runs[1].address).tables["responses"].mover) == set(battery.MOVERS)
+
+
+@pytest.mark.parametrize("family", LEARNT)
+def test_foresight_is_read_of_every_family(family, monkeypatch):
+    monkeypatch.setattr(models, "READ_OUT", 64)
+    cfg = config.Model(data=DATA, family=family, latent=16, width=32, updates=20)
+    table = models.foresight(config.Foresight(model=cfg, episodes=64), models.build(cfg)).set_index("measure")["value"]
+    assert np.isfinite(table).all() and table["informed"] < table["aimless"]
+
+
+def test_what_is_added_to_slots_does_not_grow_with_them():
+    model = build("cells/slots")
+    with torch.no_grad():
+        for parameter in model.onward.parameters():
+            parameter.mul_(10)
+        short, whole = (model.encode(BATCH.obs[:, :t], BATCH.prev_action[:, :t]).abs().max() for t in (2, None))
+    assert whole < 20 * short, "at most as much in every frame as in one"

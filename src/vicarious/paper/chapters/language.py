@@ -71,9 +71,11 @@ def found(
     return wide.reindex(index=seeds, columns=names).to_numpy(float)
 
 
-def mean(e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, **where) -> np.ndarray:
-    """rho [n] over the subjects of some groups, each counting as much as another."""
-    x = found(e, seeds, groups, **where)
+def mean(
+    e: Results, seeds: list[int], groups: tuple[str, ...] | None = PEOPLE, what: str = "slope", **where
+) -> np.ndarray:
+    """rho [n], or what else is asked for, over the subjects of some groups, each counting as much as another."""
+    x = found(e, seeds, groups, what, **where)
     count = np.isfinite(x).sum(1)
     return np.where(count, np.nansum(x, 1) / count.clip(1), np.nan)
 
