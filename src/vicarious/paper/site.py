@@ -107,7 +107,8 @@ def commits(store: Store) -> pd.DataFrame:
 
 def packages() -> pd.DataFrame:
     """Installed versions of what this package asks for."""
-    wanted = {re.split(r"[ <>=!\[;]", r, maxsplit=1)[0] for r in metadata.requires("vicarious") if "bench" not in r}
+    needed = [r for r in metadata.requires("vicarious") if not re.search("bench|language", r)]  # no page needs these
+    wanted = {re.split(r"[ <>=!\[;]", r, maxsplit=1)[0] for r in needed}
     return pd.DataFrame({"version": {name: metadata.version(name) for name in sorted(wanted)}}).rename_axis("package")
 
 

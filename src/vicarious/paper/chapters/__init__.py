@@ -242,8 +242,9 @@ class Source:
         manifests, sources = zip(*(self.store.manifest(run.address) for run in self.runs), strict=True)
         fresh = {run.address for run in self.trained}
         how = Counter("trained now" if r.address in fresh else s for r, s in zip(self.runs, sources, strict=True))
-        parents = {m["parent"] for m in manifests if m["parent"]}
-        known = [self.store.manifest(a)[0] for a in sorted(parents) if self.store.has(a)]
+        parents = {m["parent"] for m in manifests if m["parent"]} - {run.address for run in self.runs}
+        known = [self.store.manifest(a) for a in sorted(parents) if self.store.has(a)]
+        known = [m for m, source in known if fresh or source == "published"]  # whatever else is in the cache
         trained = [m for m in known if m["stage"] != "model" or _learns(m)]
         seconds = math.fsum(m["seconds"] for m in [*trained, *manifests])
         digest = config.digest([run.address for run in self.runs])
