@@ -252,8 +252,10 @@ def test_a_further_family_takes_one_file_and_one_line(monkeypatch, store):
 def test_foresight_is_read_of_every_family(family, monkeypatch):
     monkeypatch.setattr(models, "READ_OUT", 64)
     cfg = config.Model(data=DATA, family=family, latent=16, width=32, updates=20)
-    table = models.foresight(config.Foresight(model=cfg, episodes=64), models.build(cfg)).set_index("measure")["value"]
+    once, again = (models.foresight(config.Foresight(model=cfg, episodes=64), models.build(cfg)) for _ in range(2))
+    table = once.set_index("measure")["value"]
     assert np.isfinite(table).all() and table["informed"] < table["aimless"]
+    assert once.equals(again), "a decoder of foreseen codes has weights of its seed"
 
 
 def test_what_is_added_to_slots_does_not_grow_with_them():

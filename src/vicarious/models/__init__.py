@@ -221,8 +221,11 @@ def readout(cfg: config.Model, model: WorldModel, device: str = "cpu") -> nn.Mod
     data = episodes.collect(cfg.data, device, "readout", READ_OUT)
     with torch.no_grad():
         ahead = model.foresee(encode(model, data.obs, data.prev_action), data.prev_action)
-    net = decoder(cfg, data.obs.shape[-1], ahead.shape[-1]).to(device)
-    index = torch.randint(len(ahead), (cfg.updates, 1, cfg.batch), generator=world.generator(cfg.data.seed, "readout"))
+    g = world.generator(cfg.data.seed, "readout")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(g.initial_seed())
+        net = decoder(cfg, data.obs.shape[-1], ahead.shape[-1]).to(device)
+    index = torch.randint(len(ahead), (cfg.updates, 1, cfg.batch), generator=g)
     loss = lambda net, z, obs: model.error(net(z), obs).mean()  # noqa: E731
     fit([net], loss, lambda rows: [[ahead[rows[0]]], [data.obs[rows[0], 1:]]], index, cfg.rate, cfg.weight_decay)
     return net

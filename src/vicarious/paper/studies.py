@@ -30,7 +30,7 @@ VARIANTS: dict[str, tuple[dict, dict]] = {  # of a world model: what differs in 
 }
 RAISED = ("drifters", "purposeful")  # others among whom alone heads are raised
 PRIVILEGED = ("oracle", "disjoint")  # families that are told whose chamber is whose
-READ = 3  # layer of the language encoder at which verdicts are read: the best own slopes on seeds 900 to 905
+READ = Encoding().layer  # at which verdicts on language are read: the best own slopes on seeds 900 to 905
 LABELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)  # company p of reward models on sentences
 CHOSEN = (0.0, 0.02, 0.1, 1.0)  # of these, those at which every layer is read
 

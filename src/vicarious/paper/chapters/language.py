@@ -159,8 +159,8 @@ def half_lives(e: Results, seeds: list[int]) -> pd.DataFrame:
 
 
 def controls(e: Results, groups: tuple[str, ...]) -> pd.DataFrame:
-    """Own slope in events that were learnt and that were not, and rho of others without labels in both, at p = 0 and
-    (learnt events) p = 1, of every encoder and control; means over agents."""
+    """Own slope in events that were learnt and that were not, rho of others without labels in both at p = 0, in new
+    ones at p = 1, and own minus other's event in the same words, of every encoder and control; means over agents."""
     rows = {}
     for name, where in CONTROLS.items():
         own = {"layer": e.layer, "family": "minilm"} | where
